@@ -1,0 +1,1 @@
+"""Drivers: each talks to one outside service and carries out effects against it."""

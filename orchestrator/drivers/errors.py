@@ -1,0 +1,35 @@
+"""The two kinds of failure that steer a retry.
+
+    DriverError
+    ├── TransientError   later may help
+    └── PermanentError   it cannot help; a person has to change something
+
+A driver translates what its library raises into one of these at its door; nothing of
+aiohttp or botocore travels further.
+"""
+
+from __future__ import annotations
+
+
+class DriverError(Exception):
+    """What a driver raises; *code* is a stable word for the history, the text is for people.
+
+    Neither may hold a secret or a signed address: both are stored and shown.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class TransientError(DriverError):
+    """Trying again may help, not sooner than *retry_after* seconds when the service named a time."""
+
+    def __init__(self, code: str, text: str, retry_after: float | None = None) -> None:
+        super().__init__(code, text)
+        self.retry_after = retry_after
+
+
+class PermanentError(DriverError):
+    """Trying again cannot help: the input, the account or the configuration has to change."""
