@@ -1,0 +1,27 @@
+-- Who may do what. Applied after every migration where the roles exist; everything not named here is refused.
+
+REVOKE ALL ON ALL TABLES IN SCHEMA :schema FROM orchestrator_api, orchestrator_monitor;
+GRANT USAGE ON SCHEMA :schema TO orchestrator_api, orchestrator_monitor;
+
+-- Asking: new clips, and signals in processing_details. Reading everything but where a clip is fetched from.
+GRANT INSERT (id, pipeline, cloudflare_uid, title, processing_details, source_url, upload_expires_at) ON clips TO orchestrator_api;
+GRANT UPDATE (processing_details) ON clips TO orchestrator_api;
+GRANT SELECT (id, pipeline, cloudflare_uid, title, status, progress, processing_details, attempt, duration, file_size,
+              thumbnail_url, hls_url, dash_url, mp4_url, r2_url, error_message, uploaded_at, completed_at, created_at,
+              updated_at, upload_expires_at, status_since, look_at, tries, pending, epoch, version) ON clips TO orchestrator_api;
+GRANT SELECT ON clip_events, clip_signals, monitor_lease, schema_migrations TO orchestrator_api;
+
+-- Deciding.
+GRANT SELECT, INSERT, UPDATE ON clips TO orchestrator_monitor;
+GRANT SELECT, INSERT ON clip_events TO orchestrator_monitor;
+GRANT SELECT, INSERT, DELETE ON clip_signals TO orchestrator_monitor;
+GRANT SELECT, UPDATE ON monitor_lease TO orchestrator_monitor;
+GRANT SELECT ON schema_migrations TO orchestrator_monitor;
+
+-- A session that hangs may not hold up the others: the figures are far above any statement of ours.
+ALTER ROLE orchestrator_api SET lock_timeout = '5s';
+ALTER ROLE orchestrator_api SET statement_timeout = '15s';
+ALTER ROLE orchestrator_api SET idle_in_transaction_session_timeout = '15s';
+ALTER ROLE orchestrator_monitor SET lock_timeout = '5s';
+ALTER ROLE orchestrator_monitor SET statement_timeout = '30s';
+ALTER ROLE orchestrator_monitor SET idle_in_transaction_session_timeout = '15s';

@@ -1,0 +1,147 @@
+"""The settings: read from the environment once, complete or not at all.
+
+Every field is an environment variable of the same name in capitals, and a flag of the commands. Secrets do not
+print. `Settings.load` reports all faults at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+
+_CommaList = Annotated[tuple[SecretStr, ...], NoDecode]
+_Hosts = Annotated[tuple[str, ...], NoDecode]
+
+
+class SettingsError(Exception):
+    """The environment is not usable; *faults* has one line per fault, none of them with a secret."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class Settings(BaseSettings):
+    """What the program is told from outside."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", frozen=True, extra="ignore", hide_input_in_errors=True, validate_default=True
+    )
+
+    database_url: SecretStr = Field(description="PostgreSQL address")
+
+    cloudflare_account_id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="provider account")
+    cloudflare_api_token: SecretStr = Field(min_length=1, description="token with Stream read and write")
+    cloudflare_api_url: str = Field("https://api.cloudflare.com/client/v4", description="provider base address")
+    cloudflare_webhook_secret: _CommaList = Field((), description="signing secrets; several while one is rotated")
+    cloudflare_delivery_hosts: _Hosts = Field(
+        ("cloudflarestream.com", "videodelivery.net"),
+        description="hosts (with all below them) an MP4 may be fetched from; an http(s) origin allows exactly that one",
+    )
+    # The provider allows 1,200 in 300 s to everything that uses the account; the rest stays for people and dashboards.
+    cloudflare_calls: int = Field(1200, ge=10, le=1_000_000, description="calls the provider allows per window")
+    cloudflare_calls_window_seconds: float = Field(300, gt=0, le=3600, description="length of that window in seconds")
+
+    r2_account_id: str | None = Field(None, description="account of the bucket; or give r2_endpoint_url")
+    r2_endpoint_url: str | None = Field(None, description="object store address")
+    r2_access_key_id: SecretStr = Field(min_length=1, description="object store access key")
+    r2_secret_access_key: SecretStr = Field(min_length=1, description="object store secret key")
+    r2_bucket_name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="bucket of the finished files"
+    )
+    r2_public_url: str | None = Field(None, description="public base of finished objects; default: endpoint and bucket")
+
+    api_tokens: _CommaList = Field((), description="bearer tokens of the API; none: loopback only")
+    host: str = Field("127.0.0.1", description="where the web process listens")
+    port: int = Field(8080, ge=0, le=65535, description="port of the web process")
+    public_base_url: str | None = Field(None, description="address of the web process as others see it; for page_url")
+
+    # A person watches the first minutes; a look is one call for fifty clips.
+    look_interval_seconds: float = Field(5, ge=0.1, le=600, description="shortest time between two looks at a clip")
+    # At full quality the provider is done; ten minutes are more than the last renditions usually take.
+    full_quality_wait_seconds: float = Field(600, ge=0, le=86400, description="how long to wait for all renditions")
+    max_duration_seconds: int = Field(3600, ge=1, le=36000, description="longest clip that may be uploaded")
+    upload_expiry_seconds: int = Field(21600, ge=120, le=86400, description="how long an upload address is good")
+    max_transfers: int = Field(5, ge=1, le=64, description="transfers to the bucket at once")
+    log_json: bool = Field(False, description="log JSON lines instead of text")
+
+    @field_validator("cloudflare_webhook_secret", "api_tokens", "cloudflare_delivery_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("api_tokens", "cloudflare_webhook_secret")
+    @classmethod
+    def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        # Sixteen characters of a random token cannot be guessed over a network.
+        if any(len(secret.get_secret_value()) < 16 for secret in value):
+            raise ValueError("each must have at least 16 characters")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr) -> SecretStr:
+        if urlsplit(value.get_secret_value()).scheme not in ("postgres", "postgresql"):
+            raise ValueError("must start with postgresql://")
+        return value
+
+    @field_validator("cloudflare_api_url", "r2_endpoint_url", "r2_public_url", "public_base_url")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            raise ValueError("must be an http or https address without user name and query")
+        if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
+            raise ValueError("must be https unless it is this machine: keys would travel in the clear")
+        return value.rstrip("/")
+
+    @field_validator("r2_endpoint_url")
+    @classmethod
+    def _has_a_store(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and not info.data.get("r2_account_id"):
+            raise ValueError("this or R2_ACCOUNT_ID must be set")
+        return value
+
+    @field_validator("host")
+    @classmethod
+    def _is_guarded(cls, value: str, info: ValidationInfo) -> str:
+        if value not in LOOPBACK_HOSTS and not info.data.get("api_tokens", True):
+            raise ValueError("other machines could move clips: set API_TOKENS, or listen on 127.0.0.1")
+        return value
+
+    @property
+    def bucket_endpoint(self) -> str:
+        """The object store's address."""
+        return self.r2_endpoint_url or f"https://{self.r2_account_id}.r2.cloudflarestorage.com"
+
+    @property
+    def bucket_public_url(self) -> str:
+        """The public base of finished objects."""
+        return self.r2_public_url or f"{self.bucket_endpoint}/{self.r2_bucket_name}"
+
+    @classmethod
+    def load(cls, **flags: Any) -> Settings:
+        """The settings from flags, environment and ``.env``, in that order.
+
+        Raises:
+            SettingsError: with every fault.
+        """
+        try:
+            return cls(**{name: value for name, value in flags.items() if value is not None})
+        except ValidationError as problem:
+            raise SettingsError(
+                [_fault(error) for error in problem.errors(include_input=False, include_url=False)]
+            ) from None
+
+
+def _fault(error: Any) -> str:
+    name = ".".join(str(part) for part in error["loc"][:1]).upper()
+    text = "is not set" if error["type"] == "missing" else error["msg"].removeprefix("Value error, ")
+    return f"{name}: {text}" if name else f"{text[0].upper()}{text[1:]}"

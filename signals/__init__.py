@@ -1,0 +1,25 @@
+"""Asking: request that a clip move, add details to it, read what is pending, wake the monitor.
+
+Small enough for another service to import alone: it needs a plain asyncpg connection and nothing else.
+"""
+
+from signals.asking import signal_retry, signal_status_update, update_processing_details
+from signals.errors import DetailsNotAccepted, SignalError, TooManySignals, UnknownClip
+from signals.pending import PendingSignal, read_pending
+from signals.wakeups import CHANGED_CHANNEL, WAKE_CHANNEL, WakeUps, wake
+
+__all__ = [
+    "CHANGED_CHANNEL",
+    "WAKE_CHANNEL",
+    "DetailsNotAccepted",
+    "PendingSignal",
+    "SignalError",
+    "TooManySignals",
+    "UnknownClip",
+    "WakeUps",
+    "read_pending",
+    "signal_retry",
+    "signal_status_update",
+    "update_processing_details",
+    "wake",
+]

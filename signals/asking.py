@@ -1,0 +1,126 @@
+"""The one place that writes ``processing_details``: each call is one SQL statement, merged by PostgreSQL.
+
+Nothing is read, changed in the program and written back, so concurrent writers lose nothing. A request
+written here is picked up by a trigger, stored as a signal of its own and judged by the monitor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import asyncpg
+
+from signals.errors import DetailsNotAccepted, SignalError, TooManySignals, UnknownClip
+
+# The trigger takes the object under "request" out again and files it; the rest stays in the document.
+_SIGNAL = """
+UPDATE clips
+   SET processing_details = processing_details || $2::jsonb
+       || jsonb_build_object('requested_status', $3::text, 'status_request_time', clock_timestamp(),
+                             'request', $4::jsonb)
+ WHERE id = $1
+RETURNING attempt
+"""
+
+_DETAILS = """
+UPDATE clips SET processing_details = processing_details || $2::jsonb WHERE id = $1 RETURNING attempt
+"""
+
+# Opens the attempt after the one the clip is in, whichever that is when the statement runs.
+_RETRY = """
+UPDATE clips
+   SET processing_details = processing_details
+       || jsonb_build_object('requested_status', $2::text, 'status_request_time', clock_timestamp(),
+                             'request', jsonb_build_object('source', $3::text, 'attempt', attempt + 1))
+ WHERE id = $1
+RETURNING attempt
+"""
+
+# Keys of the document that only a request may write.
+_RESERVED = ("requested_status", "requested_attempt", "status_request_time", "request")
+
+
+async def signal_status_update(
+    connection: asyncpg.Connection,
+    clip_id: str,
+    status: str,
+    details: Mapping[str, Any] | None = None,
+    source: str = "unknown",
+    *,
+    attempt: int | None = None,
+    insists: bool = False,
+) -> int:
+    """Ask that *clip_id* move to *status*; the clip's present attempt once the request is written.
+
+    *details* are merged into the document and stand beside the request in the history. *attempt* is the one
+    the request belongs to, the present one when None. *insists* marks a person's ``error``, which ends even a
+    complete clip. The monitor judges; a status that states an outside fact makes it look at the provider first.
+    Safe to repeat.
+
+    Raises:
+        UnknownClip: there is no such clip.
+        DetailsNotAccepted: not JSON that PostgreSQL can hold, or the document would grow too large.
+        TooManySignals: too many unjudged signals; ask again later.
+    """
+    merged = {key: value for key, value in (details or {}).items() if key not in _RESERVED}
+    request: dict[str, Any] = {"source": source, "details": merged, "insists": insists}
+    if attempt is not None:
+        request["attempt"] = attempt
+    return await _write(connection, _SIGNAL, clip_id, encode_details(merged), status, encode_details(request))
+
+
+async def update_processing_details(connection: asyncpg.Connection, clip_id: str, details: Mapping[str, Any]) -> int:
+    """Merge *details* into the clip's document and touch nothing else; the clip's present attempt.
+
+    Raises:
+        UnknownClip, DetailsNotAccepted: as for `signal_status_update`.
+    """
+    merged = {key: value for key, value in details.items() if key not in _RESERVED}
+    return await _write(connection, _DETAILS, clip_id, encode_details(merged))
+
+
+async def signal_retry(connection: asyncpg.Connection, clip_id: str, resume_at: str, source: str) -> int:
+    """Ask for a new attempt that starts at the status *resume_at*; the attempt that is over.
+
+    Raises:
+        UnknownClip, TooManySignals: as for `signal_status_update`.
+    """
+    return await _write(connection, _RETRY, clip_id, resume_at, source)
+
+
+def encode_details(details: Mapping[str, Any]) -> str:
+    """*details* as JSON text that PostgreSQL accepts.
+
+    Raises:
+        DetailsNotAccepted: not an object, too deep, or with values JSON does not have (NaN, infinities).
+    """
+    if not isinstance(details, Mapping):
+        raise DetailsNotAccepted(f"details must be an object, not {type(details).__name__}")
+    try:
+        return json.dumps(details, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise DetailsNotAccepted(f"details cannot be written as JSON: {problem}") from problem
+
+
+async def _write(connection: asyncpg.Connection, statement: str, clip_id: str, *values: str) -> int:
+    try:
+        attempt = await connection.fetchval(statement, clip_id, *values)
+    except asyncpg.CheckViolationError as problem:
+        raise _translated(problem) from problem
+    except (asyncpg.DataError, UnicodeEncodeError) as problem:
+        raise DetailsNotAccepted("the text holds characters that PostgreSQL cannot store") from problem
+    except (asyncpg.StatementTooComplexError, asyncpg.ProgramLimitExceededError) as problem:
+        raise DetailsNotAccepted("the details are nested too deeply or too large") from problem
+    if attempt is None:
+        raise UnknownClip(clip_id)
+    return int(attempt)
+
+
+def _translated(problem: asyncpg.CheckViolationError) -> SignalError:
+    if problem.constraint_name == "pending_signals_are_bounded":
+        return TooManySignals("1,000 signals for this clip wait to be judged; ask again later")
+    if problem.constraint_name == "processing_details_is_bounded":
+        return DetailsNotAccepted("the clip's details would grow beyond 64 KiB")
+    return DetailsNotAccepted(str(problem))
