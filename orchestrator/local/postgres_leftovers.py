@@ -129,7 +129,13 @@ async def _answers_for(found: _Leftover, data: Path) -> bool:
                 served = await connection.fetchval("SHOW data_directory")
             finally:
                 await connection.close()
-        return bool(served) and os.path.samefile(served, data)
+        return bool(served) and _is_same_directory(served, data)
+    return False
+
+
+def _is_same_directory(served: str, data: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samefile(served, data)
     return False
 
 
