@@ -35,12 +35,12 @@ from .postgres_binaries import PostgresBinaries, PostgresUnavailable, copy_binar
 from .postgres_home import Home, choose_home, give, is_open_to_others, shelf, socket_directory
 from .postgres_leftovers import clear_leftovers
 from .processes import Command, has_ended, kill, spawn, stop, wait_until_ended
+from .server_logs import rotate, tail
 
 SUPERUSER = "postgres"
 
 _INITDB_SECONDS = 120.0  # takes 1 s here; a hundred times that for a slow disk
 _STARTED_POLL_SECONDS = 0.02
-_LOG_TAIL_LINES = 8
 
 _log = structlog.get_logger(__name__)
 
@@ -149,7 +149,7 @@ class EmbeddedPostgres:
             await _initialise(binaries, home, data, self._options)
         sockets = socket_directory(home)
         command = _server_command(binaries, home, data, sockets, self._options)
-        log_file = _rotate_log(home)
+        log_file = _new_log(home)
         await self._launch(command, log_file, data, limit_at)
         self._socket_directory = sockets
         await self._connect_once(limit_at)
@@ -167,10 +167,10 @@ class EmbeddedPostgres:
                 if time.monotonic() >= limit_at:
                     raise PostgresUnavailable(f"PostgreSQL did not start in time; see {log_file}")
                 await asyncio.sleep(_STARTED_POLL_SECONDS)
-            said = _text_from(log_file, written)
+            said = tail(log_file, written)
             # Workers of a killed server hold its shared memory for a moment longer.
             if "still in use" not in said or time.monotonic() >= limit_at:
-                raise PostgresUnavailable(f"PostgreSQL does not start ({log_file}): {_tail(said)}")
+                raise PostgresUnavailable(f"PostgreSQL does not start ({log_file}): {said}")
             await asyncio.sleep(_STARTED_POLL_SECONDS)
 
     async def _connect_once(self, limit_at: float) -> None:
@@ -236,8 +236,7 @@ async def _initialise(binaries: PostgresBinaries, home: Home, data: Path, option
     finally:
         kill(process)
     if not ended or process.returncode != 0:
-        said = log_file.read_text(encoding="utf-8", errors="replace")
-        raise PostgresUnavailable(f"initdb failed ({log_file}): {_tail(said) if ended else 'it took too long'}")
+        raise PostgresUnavailable(f"initdb failed ({log_file}): {tail(log_file) if ended else 'it took too long'}")
     unfinished.rename(data)
     log_file.unlink()
 
@@ -286,22 +285,9 @@ def _is_ready(data: Path, pid: int) -> bool:
     return len(lines) >= 8 and lines[0].strip() == str(pid) and lines[7].strip() == "ready"
 
 
-def _rotate_log(home: Home) -> Path:
-    """An empty log for this run; the one before is kept beside it."""
+def _new_log(home: Home) -> Path:
+    """An empty log for this run, which the server may write."""
     log_file = home.directory / "server.log"
-    if log_file.exists():
-        log_file.replace(home.directory / "server.log.1")
-    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    os.close(descriptor)
+    rotate(log_file)
     give(log_file, home.account)
     return log_file
-
-
-def _text_from(file: Path, offset: int) -> str:
-    with file.open("rb") as opened:
-        opened.seek(offset)
-        return opened.read().decode(errors="replace")
-
-
-def _tail(text: str) -> str:
-    return " / ".join(line.strip() for line in text.strip().splitlines()[-_LOG_TAIL_LINES:]) or "it said nothing"
