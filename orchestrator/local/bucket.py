@@ -42,7 +42,7 @@ _ADDRESS = re.compile(r"(?:Starting|started) .*\[(http://[^/\]]+)")
 # What a server that was killed left of unfinished uploads; nobody can go on with them (rclone's documentation).
 _LEFTOVERS = (".rclone_temp_*", ".rclone_multipart_upload_*")
 
-_SHORTEST_KEY = 16  # with 15, rclone answers InvalidAccessKeyId (seen with 1.75.2)
+_SHORTEST_KEY = 3  # with 2, rclone answers InvalidAccessKeyId (seen with 1.75.2)
 # R2's own rule; it also keeps the name from being anything but one directory.
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 
