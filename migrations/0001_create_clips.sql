@@ -74,6 +74,7 @@ CREATE TABLE clip_signals (
     insists           boolean NOT NULL DEFAULT false,   -- a person, or a check that found the object gone
     at                timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+CREATE INDEX clip_signals_of_clip ON clip_signals (clip_id, id);
 
 CREATE TABLE monitor_lease (
     singleton   boolean PRIMARY KEY DEFAULT true CHECK (singleton),

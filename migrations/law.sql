@@ -16,6 +16,9 @@ BEGIN
         RAISE EXCEPTION 'a new clip starts at % with progress % in attempt 1', first.status, first.floor
             USING ERRCODE = 'check_violation', CONSTRAINT = 'starts-elsewhere';
     END IF;
+    IF NEW.source_url IS NOT NULL THEN   -- whether there is one may be known; what it is may not
+        NEW.processing_details := NEW.processing_details || '{"has_source_url": true}';
+    END IF;
     NEW.pending := 0;
     NEW := take_request(NEW, '{}'::jsonb);
     INSERT INTO clip_events (clip_id, kind, attempt, to_status, progress, source, details)

@@ -1,0 +1,180 @@
+"""Carrying out effects: bounded in number, one of a kind per clip and attempt, their outcome told as signals.
+
+What runs is known to this process alone, and only so that nothing is started twice at once. After a crash the
+next look plans the same effect again; every effect is safe to repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+import structlog
+
+from orchestrator.drivers.errors import DriverError, PermanentError, TransientError
+from orchestrator.monitor.batches import write_each
+from orchestrator.monitor.leadership import Term
+from orchestrator.monitor.moves import Entry, Move
+from orchestrator.monitor.ticking import Told
+from orchestrator.pipelines.terms import Done, Effect, Hands, Step, effect_name
+from orchestrator.storage.clips import Clip, read_clip
+from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
+from statusutils import ERROR, Position
+
+log = structlog.get_logger(__name__)
+
+# Twelve tries with the waits below last more than an hour: what has not healed by then needs a person.
+MAX_TRIES = 12
+FIRST_WAIT = timedelta(seconds=10)
+LONGEST_WAIT = timedelta(minutes=10)
+# The provider being away is not the clip's fault: such failures wait, and only the status's deadline ends them.
+BLAMELESS = frozenset(
+    {"call_budget", "provider_unavailable", "provider_rate_limit", "provider_busy", "provider_timeout"}
+)
+
+_REPORT = """
+INSERT INTO clip_signals (clip_id, attempt, requested_status, source, details, observed)
+SELECT $1, $2, $3, $4, $5::jsonb, true
+"""
+_MERGE = "UPDATE clips SET processing_details = processing_details || $2::jsonb WHERE id = $1 AND attempt = $3"
+
+Key = tuple[str, int, str]
+
+
+def wait_after(tries: int, retry_after: float | None) -> timedelta:
+    """How long to wait after the *tries*-th failure in a row, at least as long as the service asked for."""
+    backoff = min(FIRST_WAIT * (1 << min(tries - 1, 16)), LONGEST_WAIT)
+    return max(backoff, timedelta(seconds=retry_after or 0))
+
+
+def after_failure(clip: Clip, effect: Effect, problem: DriverError, now: datetime) -> Move:
+    """What becomes of a clip whose effect failed: another try later, or the end, with the reason."""
+    blameless = isinstance(problem, TransientError) and problem.code in BLAMELESS
+    tries = clip.tries + (0 if blameless else 1)
+    gives_up = isinstance(problem, PermanentError) or tries >= MAX_TRIES
+    wait = wait_after(max(tries, 1), problem.retry_after if isinstance(problem, TransientError) else None)
+    said = {"effect": effect_name(effect), "code": problem.code, "reason": problem.text[:500], "try": max(tries, 1)}
+    before = after = Position(clip.attempt, clip.status, clip.progress)
+    details: dict[str, Any] = {
+        "last_problem": {"code": problem.code, "text": problem.text[:500], "at": now.isoformat()}
+    }
+    entries = [Entry("failed-try", clip.attempt, clip.status, clip.status, effect_name(effect), said)]
+    if gives_up and clip.status not in (ERROR, "complete"):
+        after = Position(clip.attempt, ERROR, clip.progress)
+        details |= {"error_code": problem.code, "error_message": problem.text[:2000], "error_time": now.isoformat()}
+        entries.append(Entry("moved", clip.attempt, clip.status, ERROR, effect_name(effect), said))
+    look_at = now if after.status == ERROR and clip.status != ERROR else now + wait
+    return Move(clip.id, before, after, clip.look_at, look_at, tries, details=details, entries=tuple(entries))
+
+
+class EffectRunner:
+    """The effects of one term of leadership."""
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        term: Term,
+        hands: Mapping[str, Hands],
+        clock: Callable[[], datetime],
+        on_report: Callable[[], None],
+    ) -> None:
+        self._pool = pool
+        self._term = term
+        self._hands = hands
+        self._clock = clock
+        self._on_report = on_report
+        self._running: dict[Key, asyncio.Task[None]] = {}
+        self.progress: dict[tuple[str, int], Told] = {}
+
+    def start(self, pipeline: str, effect: Effect) -> bool:
+        """Start *effect* unless it runs already or its kind is at capacity: the next look asks again."""
+        name = effect_name(effect)
+        key = (effect.clip_id, effect.attempt, name)
+        same_kind = sum(1 for _, _, kind in self._running if kind == name)
+        if key in self._running or same_kind >= self._hands[pipeline].capacity(effect):
+            return False
+        task = asyncio.create_task(self._run(pipeline, effect, key), name=f"{name} {effect.clip_id}")
+        self._running[key] = task
+        task.add_done_callback(lambda _: self._running.pop(key, None))
+        return True
+
+    def running(self, clip_id: str) -> bool:
+        """Whether anything runs for the clip."""
+        return any(key[0] == clip_id for key in self._running)
+
+    def cancel_others(self, clip_id: str, wanted: tuple[Effect, ...]) -> None:
+        """Stop what runs for a clip and is no longer wanted: it ended, or a new attempt began."""
+        keys = {(effect.clip_id, effect.attempt, effect_name(effect)) for effect in wanted}
+        for key, task in self._running.items():
+            if key[0] == clip_id and key not in keys:
+                task.cancel()
+
+    async def close(self) -> None:
+        """Cancel everything and wait until it has stopped; all of it resumes from its checkpoints."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, pipeline: str, effect: Effect, key: Key) -> None:
+        name = effect_name(effect)
+        try:
+            done = await self._hands[pipeline].carry_out(effect, _Reports(self, pipeline, effect))
+            await self._report(effect, done)
+        except DriverError as problem:
+            log.warning("an effect failed", clip_id=effect.clip_id, effect=name, code=problem.code, reason=problem.text)
+            await self._failed(effect, problem)
+        except Exception:
+            # The edge for one effect: a fault of ours counts as a failed try, so that it ends with a reason.
+            log.exception("an effect broke", clip_id=effect.clip_id, effect=name)
+            await self._failed(effect, TransientError("internal", f"{name} broke; the log says where"))
+        finally:
+            self.progress.pop((effect.clip_id, effect.attempt), None)
+            self._on_report()
+
+    async def _report(self, effect: Effect, done: Done) -> None:
+        if done.step is not None:
+            await self.report_step(effect, done.step, done.details)
+        elif done.details:
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+                await connection.execute(_MERGE, effect.clip_id, json.dumps(dict(done.details)), effect.attempt)
+
+    async def report_step(self, effect: Effect, step: Step, details: Mapping[str, Any] | None = None) -> None:
+        """File *step* as a signal that rests on something seen."""
+        said = {"reason": step.reason, "facts": dict(step.facts), **step.details, **(details or {})}
+        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+            await connection.execute(
+                _REPORT, effect.clip_id, effect.attempt, step.status, effect_name(effect), json.dumps(said)
+            )
+        self._on_report()
+
+    async def _failed(self, effect: Effect, problem: DriverError) -> None:
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection, connection.transaction():
+                clip = await read_clip(connection, effect.clip_id)
+                if clip is not None and clip.attempt == effect.attempt:
+                    await write_each(connection, self._term, [after_failure(clip, effect, problem, self._clock())])
+        except Exception:
+            # Lost with the database or the lease: the next look starts the effect again.
+            log.exception("a failed try could not be written", clip_id=effect.clip_id)
+
+
+class _Reports:
+    """What a running effect may tell."""
+
+    def __init__(self, runner: EffectRunner, pipeline: str, effect: Effect) -> None:
+        self._runner = runner
+        self._pipeline = pipeline
+        self._effect = effect
+
+    def progress(self, status: str, percent: float | None) -> None:
+        if percent is not None:
+            told = Told(self._pipeline, status, percent)
+            self._runner.progress[self._effect.clip_id, self._effect.attempt] = told
+
+    async def step(self, step: Step) -> None:
+        await self._runner.report_step(self._effect, step)

@@ -1,0 +1,91 @@
+"""Who decides: a lease row with an epoch.
+
+The database's clock says when a lease has run out; the holder trusts it by its own monotonic clock, counted
+from the *start* of the renewal, so that it always gives up before another can take over. Every write carries
+the epoch and is refused when it is over.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import asyncpg
+
+from orchestrator.monitor.errors import LeadershipLost
+from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
+
+# A standby takes over within the lease plus one of its looks; three renewals fit into one lease.
+LEASE_SECONDS = 10.0
+RENEWAL_SECONDS = 3.0
+
+_TAKE = """
+UPDATE monitor_lease
+   SET holder = $1, epoch = epoch + 1, taken_at = clock_timestamp(), round_at = NULL,
+       expires_at = clock_timestamp() + make_interval(secs => $2)
+ WHERE expires_at < clock_timestamp()
+RETURNING epoch
+"""
+
+_RENEW = """
+UPDATE monitor_lease
+   SET expires_at = clock_timestamp() + make_interval(secs => $3),
+       round_at = CASE WHEN $4::float8 IS NULL THEN round_at ELSE clock_timestamp() - make_interval(secs => $4) END
+ WHERE holder = $1 AND epoch = $2 AND expires_at > clock_timestamp()
+RETURNING epoch
+"""
+
+_RELEASE = "UPDATE monitor_lease SET expires_at = '-infinity' WHERE holder = $1 AND epoch = $2"
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One turn of leadership."""
+
+    holder: str
+    epoch: int
+
+
+class Lease:
+    """This process's claim to lead. *monotonic* gives seconds."""
+
+    def __init__(self, pool: asyncpg.Pool, monotonic: Callable[[], float]) -> None:
+        # Random for each start: a name that a restarted process could share would look alive for ever.
+        self._holder = secrets.token_hex(8)
+        self._pool = pool
+        self._monotonic = monotonic
+        self._trusted_until = 0.0
+
+    async def take(self) -> Term | None:
+        """A new term when nobody leads, else None."""
+        started = self._monotonic()
+        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+            epoch = await connection.fetchval(_TAKE, self._holder, LEASE_SECONDS)
+        if epoch is None:
+            return None
+        self._trusted_until = started + LEASE_SECONDS
+        return Term(self._holder, epoch)
+
+    async def renew(self, term: Term, round_age_seconds: float | None) -> None:
+        """Prolong the term, and tell how long ago the last round ended.
+
+        Raises:
+            LeadershipLost: the term is over.
+        """
+        started = self._monotonic()
+        async with self._pool.acquire(timeout=RENEWAL_SECONDS) as connection:
+            kept = await connection.fetchval(_RENEW, term.holder, term.epoch, LEASE_SECONDS, round_age_seconds)
+        if kept is None:
+            raise LeadershipLost(f"epoch {term.epoch} is over")
+        self._trusted_until = started + LEASE_SECONDS
+
+    @property
+    def remaining_seconds(self) -> float:
+        """How long the term can be trusted without a further renewal; negative when it cannot."""
+        return self._trusted_until - self._monotonic()
+
+    async def release(self, term: Term) -> None:
+        """Let another lead at once; harmless when the term is over."""
+        async with self._pool.acquire(timeout=RENEWAL_SECONDS) as connection:
+            await connection.execute(_RELEASE, term.holder, term.epoch)

@@ -1,0 +1,48 @@
+"""What the stream pipeline does outside, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFromUrl:
+    """Have the provider fetch the clip from its source address."""
+
+    clip_id: str
+    attempt: int
+    title: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EnableMp4:
+    """Have the provider make the MP4; *afresh* after one has failed."""
+
+    clip_id: str
+    attempt: int
+    uid: str
+    afresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TransferToBucket:
+    """Stream the finished MP4 into the bucket and verify it there."""
+
+    clip_id: str
+    attempt: int
+    uid: str
+    mp4_url: str = field(repr=False)
+    duration_seconds: float | None
+    is_private: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteVideo:
+    """Remove the video, and the MP4 made from it, at the provider."""
+
+    clip_id: str
+    attempt: int
+    uid: str
+
+
+StreamEffect = CopyFromUrl | EnableMp4 | TransferToBucket | DeleteVideo
