@@ -53,7 +53,7 @@ class Group:
 
 
 async def read_due(pool: asyncpg.Pool, pipelines: Collection[str], but_not: Sequence[str]) -> list[Clip]:
-    """The clips of *pipelines* whose time has come, the longest waiting first, without those being looked at already."""
+    """The clips of *pipelines* whose time has come, the longest waiting first, *but_not* those being looked at."""
     async with pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
         rows = await connection.fetch(_DUE, list(but_not), list(pipelines), DUE_BATCH)
     return [clip_from_row(row) for row in rows]
