@@ -16,12 +16,12 @@ class CopyFromUrl:
 
 @dataclass(frozen=True, slots=True)
 class EnableMp4:
-    """Have the provider make the MP4; *afresh* after one has failed."""
+    """Have the provider make the MP4: for the *make*-th time in this attempt, after those before have failed."""
 
     clip_id: str
     attempt: int
     uid: str
-    afresh: bool = False
+    make: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,7 @@ def _plan_mp4(clip: Clip, seen: Seen, now: datetime, policy: StreamPolicy) -> Pl
     if seen.state == "error":
         return _plan_mp4_failed(clip, now, details)
     if seen.state == "absent":
-        effect = EnableMp4(clip.id, clip.attempt, clip.cloudflare_uid)
+        effect = EnableMp4(clip.id, clip.attempt, clip.cloudflare_uid, _makes(clip))
         return Plan(look_at=now + WHILE_WORKING, effects=(effect,), details=details)
     if clip.status == "waitformp4" and (seen.percent or 0) > 0:
         step = Step("mp4_processing", f"Cloudflare has made {seen.percent:g} % of the MP4", details=details)
@@ -222,11 +222,17 @@ def _plan_mp4(clip: Clip, seen: Seen, now: datetime, policy: StreamPolicy) -> Pl
 
 
 def _plan_mp4_failed(clip: Clip, now: datetime, details: Mapping[str, Any]) -> Plan:
-    made = int(clip.processing_details.get("mp4_makes") or 1)
+    made = _makes(clip)
     if made >= MP4_MAKES or clip.cloudflare_uid is None:
         return _failed(now, "mp4_failed", f"Cloudflare failed to make the MP4 {made} times")
-    effect = EnableMp4(clip.id, clip.attempt, clip.cloudflare_uid, afresh=True)
+    effect = EnableMp4(clip.id, clip.attempt, clip.cloudflare_uid, make=made + 1)
     return Plan(look_at=now + WHILE_WORKING, effects=(effect,), details=details)
+
+
+def _makes(clip: Clip) -> int:
+    """How often the MP4 was asked for in this attempt, at least once."""
+    makes, attempt = (clip.processing_details.get(key) for key in ("mp4_makes", "mp4_makes_in_attempt"))
+    return makes if isinstance(makes, int) and attempt == clip.attempt and makes > 0 else 1
 
 
 def mp4_ready(download: Download) -> Step:

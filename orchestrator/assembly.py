@@ -1,0 +1,114 @@
+"""Puts the processes together: reads the settings' values into drivers, opens pools, starts what was asked for.
+
+With the command line, the only place that knows everybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from orchestrator.drivers.budget import BudgetSettings, SharedCallBudget
+from orchestrator.drivers.cloudflare import CloudflareSettings, CloudflareStream
+from orchestrator.drivers.egress import EgressPolicy
+from orchestrator.drivers.object_store import ObjectStore
+from orchestrator.drivers.object_store_client import ObjectStoreSettings
+from orchestrator.monitor.loop import Monitor, MonitorParts
+from orchestrator.pipelines.stream.hands import StreamHands
+from orchestrator.pipelines.stream.plan import StreamPolicy, stream_pipeline
+from orchestrator.settings import Settings
+from orchestrator.storage.pool import connect, create_pool, usable_role
+from orchestrator.transfer import HttpSource, PostgresCheckpoints
+
+
+@asynccontextmanager
+async def open_pool(settings: Settings, role: str, name: str) -> AsyncIterator[tuple[asyncpg.Pool, str | None]]:
+    """A pool that acts in *role*, and the role it really has; closed within five seconds."""
+    dsn = settings.database_url.get_secret_value()
+    acting = await usable_role(dsn, role)
+    pool = await create_pool(dsn, acting, name)
+    try:
+        yield pool, acting
+    finally:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(pool.close(), 5)
+        pool.terminate()
+
+
+@asynccontextmanager
+async def open_stream(settings: Settings, pool: asyncpg.Pool) -> AsyncIterator[CloudflareStream]:
+    """The provider's driver, on the budget that all processes share."""
+    account = settings.cloudflare_account_id
+    limits = BudgetSettings(calls=settings.cloudflare_calls, window_seconds=settings.cloudflare_calls_window_seconds)
+    stream = CloudflareStream(
+        CloudflareSettings(account, settings.cloudflare_api_token.get_secret_value(), settings.cloudflare_api_url),
+        SharedCallBudget(pool, limits, account),
+    )
+    try:
+        yield stream
+    finally:
+        await stream.close()
+
+
+def egress_policy(settings: Settings) -> EgressPolicy:
+    """Where finished files may be read from."""
+    hosts = settings.cloudflare_delivery_hosts
+    origins = [host for host in hosts if urlsplit(host).scheme]
+    return EgressPolicy.allowing(origins, [host for host in hosts if host not in origins])
+
+
+async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
+    """Stand by, lead and move clips until *stop* is set."""
+    async with (
+        open_pool(settings, "orchestrator_monitor", "clip-orchestrator monitor") as (pool, role),
+        open_stream(settings, pool) as stream,
+    ):
+        store = ObjectStore(
+            ObjectStoreSettings(
+                endpoint_url=settings.bucket_endpoint,
+                access_key_id=settings.r2_access_key_id.get_secret_value(),
+                secret_access_key=settings.r2_secret_access_key.get_secret_value(),
+                bucket=settings.r2_bucket_name,
+                public_url=settings.bucket_public_url,
+            )
+        )
+        source = HttpSource(egress_policy(settings))
+        hands = StreamHands(stream, store, source, PostgresCheckpoints(pool), pool, settings.max_transfers)
+        policy = StreamPolicy(
+            timedelta(seconds=settings.look_interval_seconds), timedelta(seconds=settings.full_quality_wait_seconds)
+        )
+        dsn = settings.database_url.get_secret_value()
+        parts = MonitorParts(
+            pool=pool,
+            connect=lambda: connect(dsn, role, "clip-orchestrator listener"),
+            pipelines={"stream": stream_pipeline(policy)},
+            hands={"stream": hands},
+        )
+        try:
+            await Monitor(parts).run(stop)
+        finally:
+            await source.close()
+            await store.close()
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set; a second one ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def ask(number: int) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask, number)
+    return stop

@@ -1,0 +1,186 @@
+"""The stream pipeline's hands: it looks at Cloudflare Stream and carries out the pipeline's effects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import assert_never
+
+import asyncpg
+
+from orchestrator.drivers.cloudflare import CloudflareStream
+from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video
+from orchestrator.drivers.errors import PermanentError, TransientError
+from orchestrator.drivers.object_store import ObjectStore
+from orchestrator.pipelines.stream.effects import CopyFromUrl, DeleteVideo, EnableMp4, StreamEffect, TransferToBucket
+from orchestrator.pipelines.stream.plan import DOWNLOAD, VIDEO, VideoMissing, mp4_ready
+from orchestrator.pipelines.terms import Done, Effect, LookKind, Reports, Step
+from orchestrator.storage.clips import Clip
+from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
+from orchestrator.transfer import (
+    Checkpoints,
+    HttpSource,
+    TransferJob,
+    TransferLimits,
+    TransferProgress,
+    copy_to_bucket,
+)
+
+# Calls to the provider are bounded by their budget; this bounds what waits for it in memory.
+MAX_CALLS_AT_ONCE = 32
+FIRST_PART_BYTES = TransferLimits().part_floor_bytes
+
+
+class StreamHands:
+    """The drivers of the stream pipeline, and what is done with them."""
+
+    def __init__(
+        self,
+        stream: CloudflareStream,
+        store: ObjectStore,
+        source: HttpSource,
+        checkpoints: Checkpoints,
+        pool: asyncpg.Pool,
+        max_transfers: int,
+    ) -> None:
+        self._stream = stream
+        self._store = store
+        self._source = source
+        self._checkpoints = checkpoints
+        self._pool = pool
+        self._max_transfers = max_transfers
+
+    def capacity(self, effect: Effect) -> int:
+        """Transfers are bounded by the owner's setting, everything else by what may wait for the call budget."""
+        return self._max_transfers if isinstance(effect, TransferToBucket) else MAX_CALLS_AT_ONCE
+
+    async def observe(self, kind: LookKind, clips: Sequence[Clip]) -> Mapping[str, Video | Download | VideoMissing]:
+        """Videos by one list call for all; an MP4 by a call of its own. Raises as the driver does."""
+        by_uid = {clip.cloudflare_uid: clip.id for clip in clips if clip.cloudflare_uid is not None}
+        if kind == DOWNLOAD:
+            return {clip_id: await self._stream.get_downloads(uid) for uid, clip_id in by_uid.items()}
+        assert kind == VIDEO, kind  # noqa: S101 - the plan knows no other kind
+        listed = await self._stream.list_by_ids(list(by_uid))
+        seen: dict[str, Video | Download | VideoMissing] = {by_uid[uid]: video for uid, video in listed.items()}
+        for uid, clip_id in by_uid.items():
+            if uid not in listed:  # a list that leaves one out is no evidence
+                seen[clip_id] = await self._stream.get(uid) or VideoMissing()
+        return seen
+
+    async def carry_out(self, effect: Effect, reports: Reports) -> Done:
+        """Do one effect of this pipeline; safe to repeat and to cancel. Raises as the drivers do."""
+        stream_effect: StreamEffect = effect  # type: ignore[assignment]  # the plan makes no other effects
+        match stream_effect:
+            case CopyFromUrl():
+                return await self._copy_from_url(stream_effect)
+            case EnableMp4():
+                return await self._enable_mp4(stream_effect)
+            case TransferToBucket():
+                return await self._transfer(stream_effect, reports)
+            case DeleteVideo():
+                await self._stream.delete(stream_effect.uid)
+                return Done(details={"deleted_at": datetime.now(UTC).isoformat()})
+            case _:
+                assert_never(stream_effect)
+
+    async def _copy_from_url(self, effect: CopyFromUrl) -> Done:
+        """A copy may not be asked for twice: first look for one that already carries this clip's mark."""
+        mark = f"{effect.clip_id}.{effect.attempt}"
+        video = await self._stream.find_by_creator(mark)
+        if video is None:
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+                url = await connection.fetchval("SELECT source_url FROM clips WHERE id = $1", effect.clip_id)
+            if url is None:
+                raise PermanentError("source_unknown", "The address to fetch the clip from is no longer known")
+            meta = {"clip_id": effect.clip_id, "name": effect.title or effect.clip_id}
+            video = await self._stream.copy_from_url(url, creator=mark, meta=meta)
+        step = Step(
+            "queued",
+            "Cloudflare is fetching the clip from its address",
+            facts={"cloudflare_uid": video.uid},
+            details={
+                "copied_in_attempt": effect.attempt,
+                "copied_from_url": True,
+                "cloudflare_status": video.state_raw,
+            },
+        )
+        return Done(step=step)
+
+    async def _enable_mp4(self, effect: EnableMp4) -> Done:
+        """Ask for the MP4 only when a look shows none, so that a repeat asks for nothing twice."""
+        download = await self._stream.get_downloads(effect.uid)
+        details: dict[str, object] = {"mp4_makes": effect.make, "mp4_makes_in_attempt": effect.attempt}
+        if effect.make > 1 and download.state == DownloadState.ERROR:
+            await self._stream.reset_download(effect.uid)
+            download = Download()
+        if download.state == DownloadState.ABSENT:
+            download = await self._stream.enable_download(effect.uid)
+        if download.state == DownloadState.READY and download.url:
+            return Done(step=mp4_ready(download), details=details)
+        details["mp4_status"] = str(download.state)
+        return Done(step=Step("waitformp4", "Cloudflare has taken the request for the MP4"), details=details)
+
+    async def _transfer(self, effect: TransferToBucket, reports: Reports) -> Done:
+        job = TransferJob(
+            clip_id=effect.clip_id,
+            uid=effect.uid,
+            attempt=effect.attempt,
+            source_url=await self._readable_address(effect),
+            expected_duration_seconds=effect.duration_seconds,
+        )
+        phases = _Phases(reports)
+        try:
+            result = await copy_to_bucket(job, self._source, self._store, self._checkpoints, phases.tell)
+            await phases.announced()
+        finally:
+            phases.close()
+        facts = {"r2_url": result.public_url, "file_size": result.size_bytes}
+        details = {"r2_key": result.key, "r2_etag": result.etag, "sha256": result.sha256}
+        return Done(step=Step("complete", "The file is in the bucket, whole and verified", facts, details))
+
+    async def _readable_address(self, effect: TransferToBucket) -> str:
+        """The MP4's address; a private video's with a token in place of its uid, which is never stored."""
+        if not effect.is_private:
+            return effect.mp4_url
+        if f"/{effect.uid}/" not in effect.mp4_url:
+            raise TransientError("mp4_address", "The MP4's address does not have the form of a private video's")
+        token = await self._stream.create_token(effect.uid, downloadable=True)
+        return effect.mp4_url.replace(f"/{effect.uid}/", f"/{token}/")
+
+
+class _Phases:
+    """Turns the bytes of one transfer into the progress of two statuses.
+
+    The clip is at `mp4downloading` until its first part is durable in the bucket, and at `r2_uploading` from then on.
+    """
+
+    def __init__(self, reports: Reports) -> None:
+        self._reports = reports
+        self._announcement: asyncio.Task[None] | None = None
+        self._written_at_first = 0
+
+    def tell(self, progress: TransferProgress) -> None:
+        """Take in one report of the transfer."""
+        if progress.is_first_part_durable and self._announcement is None:
+            step = Step("r2_uploading", "The first part is in the bucket")
+            self._announcement = asyncio.create_task(self._reports.step(step))
+            self._written_at_first = progress.bytes_done
+        total = progress.bytes_total
+        if self._announcement is None:
+            # The first part's bytes: of its usual size, or of all there is.
+            share = progress.bytes_done / max(1, min(total or FIRST_PART_BYTES, FIRST_PART_BYTES))
+            self._reports.progress("mp4downloading", 100 * share)
+        elif total is not None:
+            rest = max(1, total - self._written_at_first)
+            self._reports.progress("r2_uploading", 100 * (progress.bytes_done - self._written_at_first) / rest)
+
+    async def announced(self) -> None:
+        """Wait until the announcement, if there was one, is filed: it comes before the end."""
+        if self._announcement is not None:
+            await self._announcement
+
+    def close(self) -> None:
+        """Drop an announcement that is still under way."""
+        if self._announcement is not None:
+            self._announcement.cancel()
