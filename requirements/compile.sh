@@ -1,0 +1,22 @@
+#!/bin/sh
+# Writes the three locks anew from pyproject.toml; needs uv (https://docs.astral.sh/uv/). Say --upgrade for newer versions.
+#
+#   runtime.txt   what a production install holds, and nothing else
+#   local.txt     the above, the embedded parts, and the tools that install a checkout: for `run.py dev`
+#   dev.txt       the above, and what the checks and tests need: for `run.py test`
+#
+# One file each for every Python and platform that pyproject.toml names; the smaller ones repeat the versions of dev.txt.
+set -eu
+cd "$(dirname "$0")/.."
+
+lock() {
+    output="$1"
+    shift
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+        --default-index https://pypi.org/simple --no-config --custom-compile-command requirements/compile.sh \
+        --output-file "requirements/$output" "$@" >/dev/null
+}
+
+lock dev.txt pyproject.toml requirements/tools.in --extra local --group dev "$@"
+lock local.txt pyproject.toml requirements/tools.in --extra local --constraint requirements/dev.txt "$@"
+lock runtime.txt pyproject.toml --constraint requirements/dev.txt "$@"
