@@ -268,8 +268,8 @@ def explain(said: list) -> str:
     tail = "\n".join("  " + line for line in said[-12:])
     if any(sign in output for sign in OFFLINE_SIGNS):
         return (
-            f"{tail}\n\nThe package registry could not be reached. Check the network or the proxy (HTTPS_PROXY), or name "
-            "a mirror (PIP_INDEX_URL),\nand run the same command again; what has been downloaded is kept."
+            f"{tail}\n\nThe package registry could not be reached. Check the network or the proxy (HTTPS_PROXY), or "
+            "name a mirror (PIP_INDEX_URL),\nand run the same command again; what has been downloaded is kept."
         )
     if "DO NOT MATCH THE HASHES" in output:
         return f"{tail}\n\nA downloaded package is not the one that was locked; nothing of it was installed."
