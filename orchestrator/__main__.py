@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator import __version__
 from orchestrator.observability import configure_logging
-from orchestrator.settings import Settings, SettingsError
+from orchestrator.settings import DatabaseSettings, Settings, SettingsError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,17 +36,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_dev(commands)
     _add(commands, "serve", _serve, "the web process: API, webhooks, pages; any number may run")
     _add(commands, "monitor", _monitor, "the loop that moves clips; extra ones stand by and take over")
-    _add(commands, "migrate", _migrate, "bring the database to the newest version; safe to repeat and to race")
+    summary = "bring the database to the newest version; safe to repeat and to race"
+    _add(commands, "migrate", _migrate, summary, DatabaseSettings)
     return parser
 
 
-def _add(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
-    """A command whose flags are the settings, one each."""
+def _add(
+    commands: Any, name: str, run: Any, summary: str, settings: type[DatabaseSettings] = Settings
+) -> argparse.ArgumentParser:
+    """A command whose flags are its settings, one each."""
     parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
-    for field, about in Settings.model_fields.items():
+    for field, about in settings.model_fields.items():
         flag = "--" + field.replace("_", "-")
         parser.add_argument(flag, dest=field, metavar=field.upper(), help=f"{about.description} [env {field.upper()}]")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, settings=settings)
     return parser
 
 
@@ -61,9 +64,9 @@ def _add_dev(commands: Any) -> None:
     parser.set_defaults(run=_dev)
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _settings(options: argparse.Namespace) -> Any:
     """The settings, secrets preferably from the environment: arguments are visible to other users of a machine."""
-    settings = Settings.load(**{name: getattr(options, name) for name in Settings.model_fields})
+    settings = options.settings.load(**{name: getattr(options, name) for name in options.settings.model_fields})
     configure_logging(settings.log_json)
     return settings
 
@@ -76,9 +79,8 @@ def _dev(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from orchestrator.assembly import run_serve, stop_on_signals
-
     settings = _settings(options)
+    from orchestrator.assembly import run_serve, stop_on_signals
 
     async def run() -> None:
         await run_serve(settings, stop_on_signals())
@@ -88,9 +90,8 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _monitor(options: argparse.Namespace) -> int:
-    from orchestrator.assembly import run_monitor, stop_on_signals
-
     settings = _settings(options)
+    from orchestrator.assembly import run_monitor, stop_on_signals
 
     async def run() -> None:
         await run_monitor(settings, stop_on_signals())
@@ -100,9 +101,9 @@ def _monitor(options: argparse.Namespace) -> int:
 
 
 def _migrate(options: argparse.Namespace) -> int:
+    settings = _settings(options)
     from orchestrator.storage.migrations import MigrationError, migrate
 
-    settings = _settings(options)
     try:
         applied = asyncio.run(migrate(settings.database_url.get_secret_value()))
     except MigrationError as problem:

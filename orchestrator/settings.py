@@ -6,7 +6,7 @@ print. `Settings.load` reports all faults at once.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -26,14 +26,40 @@ class SettingsError(Exception):
         self.faults = faults
 
 
-class Settings(BaseSettings):
-    """What the program is told from outside."""
+class DatabaseSettings(BaseSettings):
+    """What a command needs that only touches the database."""
 
     model_config = SettingsConfigDict(
         env_file=".env", frozen=True, extra="ignore", hide_input_in_errors=True, validate_default=True
     )
 
     database_url: SecretStr = Field(description="PostgreSQL address")
+    log_json: bool = Field(False, description="log JSON lines instead of text")
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr) -> SecretStr:
+        if urlsplit(value.get_secret_value()).scheme not in ("postgres", "postgresql"):
+            raise ValueError("must start with postgresql://")
+        return value
+
+    @classmethod
+    def load(cls, **flags: Any) -> Self:
+        """The settings from flags, environment and ``.env``, in that order.
+
+        Raises:
+            SettingsError: with every fault.
+        """
+        try:
+            return cls(**{name: value for name, value in flags.items() if value is not None})
+        except ValidationError as problem:
+            raise SettingsError(
+                [_fault(error) for error in problem.errors(include_input=False, include_url=False)]
+            ) from None
+
+
+class Settings(DatabaseSettings):
+    """What the program is told from outside."""
 
     cloudflare_account_id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="provider account")
     cloudflare_api_token: SecretStr = Field(min_length=1, description="token with Stream read and write")
@@ -68,7 +94,6 @@ class Settings(BaseSettings):
     max_duration_seconds: int = Field(3600, ge=1, le=36000, description="longest clip that may be uploaded")
     upload_expiry_seconds: int = Field(21600, ge=120, le=86400, description="how long an upload address is good")
     max_transfers: int = Field(5, ge=1, le=64, description="transfers to the bucket at once")
-    log_json: bool = Field(False, description="log JSON lines instead of text")
 
     @field_validator("cloudflare_webhook_secret", "api_tokens", "cloudflare_delivery_hosts", mode="before")
     @classmethod
@@ -81,13 +106,6 @@ class Settings(BaseSettings):
         # Sixteen characters of a random token cannot be guessed over a network.
         if any(len(secret.get_secret_value()) < 16 for secret in value):
             raise ValueError("each must have at least 16 characters")
-        return value
-
-    @field_validator("database_url")
-    @classmethod
-    def _is_postgres(cls, value: SecretStr) -> SecretStr:
-        if urlsplit(value.get_secret_value()).scheme not in ("postgres", "postgresql"):
-            raise ValueError("must start with postgresql://")
         return value
 
     @field_validator("cloudflare_api_url", "r2_endpoint_url", "r2_public_url", "public_base_url")
@@ -125,20 +143,6 @@ class Settings(BaseSettings):
     def bucket_public_url(self) -> str:
         """The public base of finished objects."""
         return self.r2_public_url or f"{self.bucket_endpoint}/{self.r2_bucket_name}"
-
-    @classmethod
-    def load(cls, **flags: Any) -> Settings:
-        """The settings from flags, environment and ``.env``, in that order.
-
-        Raises:
-            SettingsError: with every fault.
-        """
-        try:
-            return cls(**{name: value for name, value in flags.items() if value is not None})
-        except ValidationError as problem:
-            raise SettingsError(
-                [_fault(error) for error in problem.errors(include_input=False, include_url=False)]
-            ) from None
 
 
 def _fault(error: Any) -> str:

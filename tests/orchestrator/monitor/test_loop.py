@@ -1,0 +1,233 @@
+"""The whole loop on a real database, with scripted hands in place of the provider."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video, VideoState
+from orchestrator.drivers.errors import TransientError
+from orchestrator.monitor.loop import Monitor, MonitorParts
+from orchestrator.pipelines.stream.effects import EnableMp4, TransferToBucket
+from orchestrator.pipelines.stream.plan import DOWNLOAD, StreamPolicy, stream_pipeline
+from orchestrator.pipelines.terms import Done, Effect, LookKind, Reports, Step
+from orchestrator.storage.clips import Clip, read_clip, read_events
+from orchestrator.storage.pool import connect, create_pool
+from signals import signal_retry, signal_status_update, wake
+
+# Far above what any of these takes; only a hang meets it.
+LIMIT_SECONDS = 20
+
+
+class ScriptedHands:
+    """A provider that is always done at once, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.batches: list[int] = []
+        self.video_state = VideoState.READY
+        self.transfer_problems: list[Exception] = []
+        self.transfer_gate: asyncio.Event | None = None
+
+    def capacity(self, effect: Effect) -> int:
+        return 50
+
+    async def observe(self, kind: LookKind, clips: Sequence[Clip]) -> Mapping[str, Any]:
+        self.batches.append(len(clips))
+        if kind == DOWNLOAD:
+            return {
+                clip.id: Download(DownloadState.READY, 100.0, f"https://d/{clip.cloudflare_uid}.mp4") for clip in clips
+            }
+        return {
+            clip.id: Video(
+                clip.cloudflare_uid or "", self.video_state, self.video_state.value, 100.0, hls_url="https://h/x.m3u8"
+            )
+            for clip in clips
+        }
+
+    async def carry_out(self, effect: Effect, reports: Reports) -> Done:
+        self.asked[type(effect).__name__] += 1
+        if isinstance(effect, EnableMp4):
+            return Done(step=Step("waitformp4", "taken"))
+        assert isinstance(effect, TransferToBucket)
+        if self.transfer_gate is not None:
+            reports.progress("mp4downloading", 50.0)
+            await self.transfer_gate.wait()
+        if self.transfer_problems:
+            raise self.transfer_problems.pop(0)
+        await reports.step(Step("r2_uploading", "first part"))
+        return Done(step=Step("complete", "verified", facts={"r2_url": "https://b/k.mp4", "file_size": 7}))
+
+
+@asynccontextmanager
+async def monitor_on(database: str, hands: ScriptedHands) -> AsyncIterator[asyncio.Task[None]]:
+    pool = await create_pool(database, "orchestrator_monitor", "test monitor")
+    parts = MonitorParts(
+        pool=pool,
+        connect=lambda: connect(database, "orchestrator_monitor", "test listener"),
+        pipelines={"stream": stream_pipeline(StreamPolicy(timedelta(milliseconds=50), timedelta(seconds=1)))},
+        hands={"stream": hands},
+    )
+    stop = asyncio.Event()
+    task = asyncio.create_task(Monitor(parts).run(stop))
+    try:
+        yield task
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, LIMIT_SECONDS)
+        await pool.close()
+
+
+@pytest.fixture
+async def api(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await connect(database, "orchestrator_api", "test api")
+    yield connection
+    await connection.close()
+
+
+async def insert(api: asyncpg.Connection, clip_id: str) -> None:
+    await api.execute("INSERT INTO clips (id, cloudflare_uid) VALUES ($1, $2)", clip_id, f"uid{clip_id}")
+
+
+async def until(api: asyncpg.Connection, clip_id: str, holds: Callable[[Clip], bool]) -> Clip:
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while True:
+            clip = await read_clip(api, clip_id)
+            if clip is not None and holds(clip):
+                return clip
+            await asyncio.sleep(0.02)
+
+
+async def test_a_clip_nobody_signals_for_goes_all_the_way(database: str, api: asyncpg.Connection) -> None:
+    await insert(api, "a")
+    async with monitor_on(database, ScriptedHands()):
+        clip = await until(api, "a", lambda clip: clip.status == "complete")
+    assert (clip.progress, clip.r2_url, clip.file_size, clip.look_at) == (100.0, "https://b/k.mp4", 7, None)
+    moves = [event for event in await read_events(api, "a") if event.kind == "moved"]
+    assert [move.to_status for move in moves][-1] == "complete"
+    assert [move.from_status for move in moves] == ["uploading", *[move.to_status for move in moves[:-1]]]
+    assert all(move.details.get("reason") and move.source for move in moves)
+    progress = [move.progress for move in moves]
+    assert progress == sorted(progress)
+
+
+async def test_an_outside_claim_is_looked_at_before_it_is_believed(database: str, api: asyncpg.Connection) -> None:
+    hands = ScriptedHands()
+    hands.video_state = VideoState.QUEUED
+    await insert(api, "a")
+    async with monitor_on(database, hands):
+        await until(api, "a", lambda clip: clip.status == "queued")
+        await signal_status_update(api, "a", "stream_ready", {}, "webhook")
+        await wake(api)
+        clip = await until(api, "a", lambda clip: clip.pending == 0)
+        assert clip.status == "queued"
+        kinds = [event.kind for event in await read_events(api, "a")]
+        assert "noted" in kinds
+        hands.video_state = VideoState.READY
+        await until(api, "a", lambda clip: clip.status == "complete")
+
+
+async def test_a_failing_transfer_is_tried_again_and_counted(
+    database: str, api: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.monitor.effects.FIRST_WAIT", timedelta(milliseconds=20))
+    hands = ScriptedHands()
+    hands.transfer_problems = [TransientError("part_failed", "the line was cut"), ValueError("a bug of ours")]
+    await insert(api, "a")
+    async with monitor_on(database, hands):
+        await until(api, "a", lambda clip: clip.status == "complete")
+    assert hands.asked["TransferToBucket"] == 3
+    tries = [event for event in await read_events(api, "a") if event.kind == "failed-try"]
+    assert [event.details["code"] for event in tries] == ["part_failed", "internal"]
+
+
+async def test_what_always_fails_ends_in_error_and_a_retry_opens_the_next_attempt(
+    database: str, api: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.monitor.effects.FIRST_WAIT", timedelta(milliseconds=5))
+    monkeypatch.setattr("orchestrator.monitor.effects.MAX_TRIES", 3)
+    hands = ScriptedHands()
+    hands.transfer_problems = [TransientError("part_failed", "the line was cut") for _ in range(3)]
+    await insert(api, "a")
+    async with monitor_on(database, hands):
+        failed = await until(api, "a", lambda clip: clip.status == "error")
+        assert failed.error_message == "the line was cut"
+        assert 85 <= failed.progress < 100
+        resume = stream_pipeline(StreamPolicy()).resume_status(failed)
+        assert resume == "mp4downloading"
+        await signal_retry(api, "a", resume, "test")
+        clip = await until(api, "a", lambda clip: clip.status == "complete")
+    assert (clip.attempt, clip.error_message) == (2, None)
+    assert hands.asked["EnableMp4"] == 1
+
+
+async def test_progress_moves_while_a_transfer_runs_and_error_stops_it(database: str, api: asyncpg.Connection) -> None:
+    hands = ScriptedHands()
+    hands.transfer_gate = asyncio.Event()
+    await insert(api, "a")
+    async with monitor_on(database, hands):
+        clip = await until(api, "a", lambda clip: clip.progress > 85)
+        assert clip.status == "mp4downloading"
+        assert clip.progress == pytest.approx(90, abs=0.1)
+        await signal_status_update(api, "a", "error", {"error_message": "stopped by hand"}, "person", insists=True)
+        clip = await until(api, "a", lambda clip: clip.status == "error")
+        assert clip.error_message == "stopped by hand"
+        assert clip.progress == pytest.approx(90, abs=0.1)
+        hands.transfer_gate.set()
+        await asyncio.wait_for(_settled(api), LIMIT_SECONDS)
+    assert (await until(api, "a", lambda _: True)).status == "error"
+
+
+async def _settled(api: asyncpg.Connection) -> None:
+    while await api.fetchval("SELECT count(*) FROM clip_signals"):
+        await asyncio.sleep(0.02)
+
+
+async def test_many_clips_are_seen_by_few_looks(database: str, api: asyncpg.Connection) -> None:
+    await api.execute(
+        "INSERT INTO clips (id, cloudflare_uid) SELECT 'c' || n, 'u' || n FROM generate_series(1, 200) AS n"
+    )
+    hands = ScriptedHands()
+    hands.video_state = VideoState.QUEUED
+    async with monitor_on(database, hands), asyncio.timeout(LIMIT_SECONDS):
+        while await api.fetchval("SELECT count(*) FROM clips WHERE status = 'queued'") < 200:
+            await asyncio.sleep(0.02)
+    assert max(hands.batches) == 50
+
+
+async def test_a_standby_takes_over_when_the_leader_stops(database: str, api: asyncpg.Connection) -> None:
+    await insert(api, "a")
+    hands = ScriptedHands()
+    hands.video_state = VideoState.QUEUED
+    async with monitor_on(database, hands):
+        await until(api, "a", lambda clip: clip.status == "queued")
+        first = await api.fetchval("SELECT epoch FROM monitor_lease")
+        async with monitor_on(database, hands) as standby:
+            assert not standby.done()
+            assert await api.fetchval("SELECT epoch FROM monitor_lease") == first
+    async with monitor_on(database, ScriptedHands()):
+        await until(api, "a", lambda clip: clip.status == "complete")
+    assert await api.fetchval("SELECT epoch FROM monitor_lease") > first
+
+
+async def test_the_loop_survives_losing_every_connection(database: str, api: asyncpg.Connection) -> None:
+    hands = ScriptedHands()
+    hands.video_state = VideoState.QUEUED
+    await insert(api, "a")
+    async with monitor_on(database, hands):
+        await until(api, "a", lambda clip: clip.status == "queued")
+        admin = await asyncpg.connect(database)
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name IN ('test monitor', 'test listener')"
+        )
+        await admin.close()
+        hands.video_state = VideoState.READY
+        await until(api, "a", lambda clip: clip.status == "complete")
