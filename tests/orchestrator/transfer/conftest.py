@@ -1,0 +1,314 @@
+"""A delivery host that can be told to misbehave, an MP4 to deliver, a bucket, and checkpoints in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import struct
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import boto3
+import pytest
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+from orchestrator.drivers import object_store
+from orchestrator.drivers.egress import EgressPolicy
+from orchestrator.drivers.object_store import ObjectStore
+from orchestrator.drivers.object_store_client import ObjectStoreSettings
+from orchestrator.drivers.patience import Patience
+from orchestrator.drivers.stored_objects import UploadedPart
+from orchestrator.transfer import HttpSource, SourceLimits, TransferJob, TransferLimits
+from orchestrator.transfer.checkpoints import Checkpoint, StoredObject
+
+MIB = 1024 * 1024
+PART = 5 * MIB
+QUICK = Patience(attempts=4, first_wait_seconds=0.01, longest_wait_seconds=0.05)
+
+
+def box(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), name) + body
+
+
+def movie(mdat_bytes: int, seconds: float = 30.0) -> bytes:
+    """A file of the right shape: ftyp, moov with mvhd, and random bytes as its media."""
+    mvhd = box(b"mvhd", struct.pack(">IIIII", 0, 0, 0, 1000, int(seconds * 1000)) + bytes(80))
+    head = box(b"ftyp", b"isom\0\0\2\0isomiso2avc1mp41") + box(b"moov", mvhd)
+    return head + struct.pack(">I4s", 8 + mdat_bytes, b"mdat") + os.urandom(mdat_bytes)
+
+
+@dataclass
+class Asked:
+    """One request as the host saw it, and a way to answer it byte by byte."""
+
+    path: str
+    headers: dict[str, str]
+    number: int
+    origin: Origin
+    writer: asyncio.StreamWriter
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        found = re.match(r"bytes=(\d+)-(\d+)$", self.headers.get("range", ""))
+        return (int(found[1]), int(found[2])) if found else None
+
+    @property
+    def is_probe(self) -> bool:
+        return self.span == (0, 15)
+
+    async def send(self, data: bytes) -> None:
+        """Send body bytes, counted as they leave."""
+        for start in range(0, len(data), 65536):
+            piece = data[start : start + 65536]
+            self.writer.write(piece)
+            await self.writer.drain()
+            self.origin.sent_bytes += len(piece)
+
+    async def head(self, status: str, **headers: str) -> None:
+        lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+        self.writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+        await self.writer.drain()
+
+    def reset(self) -> None:
+        """End the connection with RST instead of FIN."""
+        raw = self.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+@dataclass
+class Origin:
+    """An HTTP server for one file. *behave* may answer a request itself by returning True."""
+
+    body: bytes = b""
+    etag: str | None = '"v1"'
+    has_ranges: bool = True
+    port: int = 0
+    sent_bytes: int = 0
+    asked: list[Asked] = field(default_factory=list)
+    behave: Callable[[Asked], Awaitable[bool | None]] | None = None
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.base}/secret-token/downloads/default.mp4"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+                asked = Asked(lines[0].split()[1], headers, len(self.asked) + 1, self, writer)
+                self.asked.append(asked)
+                if self.behave is not None and await self.behave(asked):
+                    break
+                await self.answer(asked)
+        writer.close()
+
+    async def answer(self, asked: Asked) -> None:
+        common = {"Content_Type": "video/mp4", **({"ETag": self.etag} if self.etag else {})}
+        current = asked.headers.get("if-range") in (None, self.etag)
+        if self.has_ranges and asked.span and current:
+            start, last = asked.span[0], min(asked.span[1], len(self.body) - 1)
+            part = self.body[start : last + 1]
+            span = f"bytes {start}-{last}/{len(self.body)}"
+            await asked.head("206 Partial Content", Content_Length=str(len(part)), Content_Range=span, **common)
+            await asked.send(part)
+        else:
+            await asked.head("200 OK", Content_Length=str(len(self.body)), **common)
+            await asked.send(self.body)
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[Origin]:
+    """A delivery host on loopback with a file of two and a bit parts."""
+    one = Origin(body=movie(2 * PART + 70_000))
+    server = await asyncio.start_server(one.serve, "127.0.0.1", 0)
+    one.port = server.sockets[0].getsockname()[1]
+    yield one
+    server.close()
+
+
+@pytest.fixture
+async def source(origin: Origin) -> AsyncIterator[HttpSource]:
+    """The source under test, with a short patience for silence."""
+    reader = HttpSource(EgressPolicy.allowing([origin.base]), SourceLimits(connect_seconds=2, stall_seconds=0.5))
+    yield reader
+    await reader.close()
+
+
+@pytest.fixture
+def job(origin: Origin) -> TransferJob:
+    """A clip whose uid no other test uses, so that tests may share a bucket."""
+    return TransferJob("clip-1", uuid.uuid4().hex, 1, origin.url, expected_duration_seconds=30.0)
+
+
+@pytest.fixture
+def limits() -> TransferLimits:
+    return TransferLimits(part_floor_bytes=PART, deadline_seconds=30, stall_seconds=2, patience=QUICK)
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+class Bucket:
+    """The bucket as another client sees it."""
+
+    name = "clips"
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self._s3 = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            aws_access_key_id="localkey0001",
+            aws_secret_access_key="localsecret0001",
+            region_name="us-east-1",
+            config=Config(s3={"addressing_style": "path"}),
+        )
+
+    def create(self) -> None:
+        with contextlib.suppress(self._s3.exceptions.BucketAlreadyOwnedByYou):
+            self._s3.create_bucket(Bucket=self.name)
+
+    def get(self, key: str) -> bytes | None:
+        try:
+            return bytes(self._s3.get_object(Bucket=self.name, Key=key)["Body"].read())
+        except self._s3.exceptions.NoSuchKey:
+            return None
+
+    def put(self, key: str, body: bytes) -> None:
+        self._s3.put_object(Bucket=self.name, Key=key, Body=body)
+
+    def delete(self, key: str) -> None:
+        self._s3.delete_object(Bucket=self.name, Key=key)
+
+    def head(self, key: str) -> dict[str, object]:
+        return dict(self._s3.head_object(Bucket=self.name, Key=key))
+
+    def uploads(self, key: str) -> list[str]:
+        found = self._s3.list_multipart_uploads(Bucket=self.name, Prefix=key).get("Uploads", [])
+        return [one["UploadId"] for one in found]
+
+    def abort(self, key: str, upload_id: str) -> None:
+        self._s3.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload_id)
+
+
+@pytest.fixture
+def bucket(moto_endpoint: str) -> Bucket:
+    one = Bucket(moto_endpoint)
+    one.create()
+    return one
+
+
+def store_settings(endpoint: str) -> ObjectStoreSettings:
+    return ObjectStoreSettings(endpoint, "localkey0001", "localsecret0001", Bucket.name, "https://media.example.com/")
+
+
+@pytest.fixture
+def r2_rules(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Fails on what R2 refuses and local servers let pass; returns the operations that were sent."""
+    sent: list[str] = []
+    build = object_store.build_client
+
+    def refuse_trailers(request: object, operation_name: str, **_: object) -> None:
+        sent.append(operation_name)
+        headers = {name.lower(): str(value) for name, value in request.headers.items()}  # type: ignore[attr-defined]
+        assert not {"x-amz-trailer", "x-amz-sdk-checksum-algorithm"} & set(headers), headers
+        assert "aws-chunked" not in headers.get("content-encoding", "")
+        assert not headers.get("x-amz-content-sha256", "").startswith("STREAMING-")
+
+    def guarded(settings: ObjectStoreSettings, connections: int) -> object:
+        client = build(settings, connections)
+        client.meta.events.register("before-send.s3", lambda request, **rest: None)
+        client.meta.events.register(
+            "request-created.s3", lambda request, operation_name, **_: refuse_trailers(request, operation_name)
+        )
+        return client
+
+    monkeypatch.setattr(object_store, "build_client", guarded)
+    return sent
+
+
+@pytest.fixture
+async def store(moto_endpoint: str, bucket: Bucket, r2_rules: list[str]) -> AsyncIterator[ObjectStore]:
+    one = ObjectStore(store_settings(moto_endpoint), QUICK)
+    yield one
+    await one.close()
+
+
+class MemoryCheckpoints:
+    """Checkpoints as they are promised, without a database. Keeps what was recorded, to look at."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, int], Checkpoint] = {}
+        self.started: dict[tuple[str, int], datetime] = {}
+        self.recorded: list[int] = []
+
+    async def load(self, clip_id: str, attempt: int) -> Checkpoint | None:
+        return self.rows.get((clip_id, attempt))
+
+    async def begin(self, checkpoint: Checkpoint) -> Checkpoint | None:
+        name = (checkpoint.clip_id, checkpoint.attempt)
+        if not any(clip == name[0] and attempt > name[1] for clip, attempt in self.rows) and name not in self.rows:
+            self.rows[name], self.started[name] = checkpoint, datetime.now(UTC)
+        return self.rows.get(name)
+
+    async def record_part(self, checkpoint: Checkpoint, part: UploadedPart) -> bool:
+        row = self._mine(checkpoint)
+        if row is None or row.finished is not None:
+            return False
+        self.rows[checkpoint.clip_id, checkpoint.attempt] = row.with_part(part)
+        self.recorded.append(part.number)
+        return True
+
+    async def finish(self, checkpoint: Checkpoint, stored: StoredObject) -> bool:
+        row = self._mine(checkpoint)
+        if row is None:
+            return False
+        self.rows[checkpoint.clip_id, checkpoint.attempt] = replace(row, parts=(), finished=stored)
+        return True
+
+    async def discard(self, checkpoint: Checkpoint) -> bool:
+        row = self._mine(checkpoint)
+        if row is None or (row.finished is not None and checkpoint.finished is None):
+            return False
+        del self.rows[checkpoint.clip_id, checkpoint.attempt]
+        return True
+
+    async def unfinished(self, clip_id: str, before_attempt: int) -> Sequence[Checkpoint]:
+        found = [row for (clip, attempt), row in sorted(self.rows.items()) if clip == clip_id and attempt < before_attempt]
+        return [replace(row, parts=()) for row in found if row.finished is None]
+
+    async def live_uploads(self, upload_ids: Sequence[str]) -> set[str]:
+        return {row.upload_id for row in self.rows.values() if row.finished is None} & set(upload_ids)
+
+    async def discard_unfinished(self, started_before: datetime) -> int:
+        old = [name for name, row in self.rows.items() if row.finished is None and self.started[name] < started_before]
+        for name in old:
+            del self.rows[name]
+        return len(old)
+
+    def _mine(self, checkpoint: Checkpoint) -> Checkpoint | None:
+        row = self.rows.get((checkpoint.clip_id, checkpoint.attempt))
+        return row if row is not None and row.upload_id == checkpoint.upload_id else None
+
+
+@pytest.fixture
+def checkpoints() -> MemoryCheckpoints:
+    return MemoryCheckpoints()
