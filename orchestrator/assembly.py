@@ -24,6 +24,7 @@ from orchestrator.monitor.loop import Monitor, MonitorParts
 from orchestrator.pipelines.stream.hands import StreamHands
 from orchestrator.pipelines.stream.plan import StreamPolicy, stream_pipeline
 from orchestrator.settings import Settings
+from orchestrator.storage.migrations import MigrationError, pending_migrations
 from orchestrator.storage.pool import connect, create_pool, usable_role
 from orchestrator.transfer import HttpSource, PostgresCheckpoints
 
@@ -40,6 +41,21 @@ async def open_pool(settings: Settings, role: str, name: str) -> AsyncIterator[t
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(pool.close(), 5)
         pool.terminate()
+
+
+async def refuse_unmigrated(settings: Settings) -> None:
+    """Stop before anything is moved when program and database do not fit.
+
+    Raises:
+        MigrationError: what is missing, and the command that mends it.
+    """
+    connection = await connect(settings.database_url.get_secret_value(), None, "clip-orchestrator start")
+    try:
+        missing = await pending_migrations(connection)
+    finally:
+        await connection.close(timeout=5)
+    if missing:
+        raise MigrationError(f"the database lacks {', '.join(missing)}; run `orchestrator migrate`")
 
 
 @asynccontextmanager
@@ -66,6 +82,7 @@ def egress_policy(settings: Settings) -> EgressPolicy:
 
 async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
     """Stand by, lead and move clips until *stop* is set."""
+    await refuse_unmigrated(settings)
     async with (
         open_pool(settings, "orchestrator_monitor", "clip-orchestrator monitor") as (pool, role),
         open_stream(settings, pool) as stream,

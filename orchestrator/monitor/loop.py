@@ -5,6 +5,7 @@
     drainer     judges pending signals, when woken and every second
     looker      looks at what is due
     ticker      writes progress while bytes move
+    tidier      clears what crashes have left outside
 
 When one of them fails the term ends, everything running is cancelled, and the process stands by again.
 """
@@ -22,6 +23,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from orchestrator.drivers.errors import DriverError
 from orchestrator.monitor.effects import EffectRunner
 from orchestrator.monitor.errors import LeadershipLost, Stalled
 from orchestrator.monitor.judging import drain
@@ -40,6 +42,8 @@ log = structlog.get_logger(__name__)
 SWEEP_SECONDS = 1.0
 STANDBY_SECONDS = 1.0
 TICK_SECONDS = 1.0
+# What is left behind costs storage by the day; an hour is soon enough and no burden.
+TIDY_SECONDS = 3600.0
 # A round takes milliseconds; half a minute without one means the process cannot be trusted any more.
 STALL_SECONDS = 30.0
 # Looks under way at once: enough to keep the call budget busy, few enough to keep memory flat.
@@ -144,6 +148,7 @@ class _Turn:
             "drainer": self._drain(),
             "looker": self._look(),
             "ticker": self._tick(),
+            "tidier": self._tidy(),
         }
 
     async def _keep(self) -> None:
@@ -232,6 +237,15 @@ class _Turn:
             await asyncio.sleep(TICK_SECONDS)
             told, self._runner.progress = self._runner.progress, {}
             await write_progress(self._parts.pool, self._term, told)
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            for name, hands in self._parts.hands.items():
+                try:
+                    await hands.tidy()
+                except DriverError as problem:
+                    log.warning("tidying up failed; the next hour tries again", pipeline=name, code=problem.code)
 
     def _log(self, move: Move) -> None:
         if move.changes_status:

@@ -123,3 +123,11 @@ class Hands(Protocol):
     def capacity(self, effect: Effect) -> int:
         """How many effects of this kind may run at once in this process."""
         ...
+
+    async def tidy(self) -> None:
+        """Clear what crashes have left outside; called by the leader every hour, safe to repeat and to fail.
+
+        Raises:
+            TransientError, PermanentError: as the driver says.
+        """
+        ...

@@ -25,6 +25,7 @@ from orchestrator.transfer import (
     TransferLimits,
     TransferProgress,
     copy_to_bucket,
+    sweep_orphans,
 )
 
 # Calls to the provider are bounded by their budget; this bounds what waits for it in memory.
@@ -83,6 +84,10 @@ class StreamHands:
                 return Done(details={"deleted_at": datetime.now(UTC).isoformat()})
             case _:
                 assert_never(stream_effect)
+
+    async def tidy(self) -> None:
+        """Abort unfinished uploads in the bucket that nobody knows. Raises as the driver does."""
+        await sweep_orphans(self._store, self._checkpoints)
 
     async def _copy_from_url(self, effect: CopyFromUrl) -> Done:
         """A copy may not be asked for twice: first look for one that already carries this clip's mark."""

@@ -65,6 +65,9 @@ class ScriptedHands:
         await reports.step(Step("r2_uploading", "first part"))
         return Done(step=Step("complete", "verified", facts={"r2_url": "https://b/k.mp4", "file_size": 7}))
 
+    async def tidy(self) -> None:
+        self.asked["tidy"] += 1
+
 
 @asynccontextmanager
 async def monitor_on(database: str, hands: ScriptedHands) -> AsyncIterator[asyncio.Task[None]]:
@@ -231,3 +234,11 @@ async def test_the_loop_survives_losing_every_connection(database: str, api: asy
         await admin.close()
         hands.video_state = VideoState.READY
         await until(api, "a", lambda clip: clip.status == "complete")
+
+
+async def test_the_leader_tidies_up(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.monitor.loop.TIDY_SECONDS", 0.01)
+    hands = ScriptedHands()
+    async with monitor_on(database, hands), asyncio.timeout(LIMIT_SECONDS):
+        while hands.asked["tidy"] < 2:
+            await asyncio.sleep(0.01)
