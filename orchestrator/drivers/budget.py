@@ -181,7 +181,7 @@ class SharedCallBudget:
         self._waiting = dict.fromkeys(CallClass, 0)
         self._blocked_until = 0.0  # by the local monotonic clock
         self._block_owed = False  # a block the database does not know of yet
-        self._tokens_seen, self._tokens_seen_at = settings.burst, 0.0
+        self._tokens_seen, self._tokens_seen_at = settings.burst, time.monotonic()
 
     async def take(self, klass: CallClass, n: int = 1) -> None:
         """As the port has it; safe to call at any rate, for waiting callers stand in line."""
@@ -215,6 +215,13 @@ class SharedCallBudget:
                 await self._tell(connection, block_seconds, left, reset_seconds)
         except DATABASE_AWAY as exc:
             log.warning("the call budget could not be told", problem=type(exc).__name__)
+
+    def remaining(self) -> float:
+        """Calls that may be made now, as this process saw the budget last; for a gauge."""
+        if self._blocked_until > time.monotonic():
+            return 0.0
+        since_seconds = time.monotonic() - self._tokens_seen_at
+        return min(self._burst, self._tokens_seen + self._rate * since_seconds)
 
     @asynccontextmanager
     async def _turn(self, klass: CallClass, deadline: float) -> AsyncIterator[None]:
@@ -301,8 +308,7 @@ class SharedCallBudget:
 
     def _binding(self, headers: Mapping[str, str]) -> tuple[int | None, float | None]:
         """What is left at the provider, if we could use it up before it counts anew; the smallest if several."""
-        since_seconds = time.monotonic() - self._tokens_seen_at
-        tokens = min(self._burst, self._tokens_seen + self._rate * since_seconds)
+        tokens = self.remaining()
         tightest: tuple[int | None, float | None] = (None, None)
         for window in remaining_calls(headers):
             named = self._settings.window_seconds if window.reset_seconds is None else window.reset_seconds

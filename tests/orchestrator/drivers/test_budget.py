@@ -241,6 +241,7 @@ async def test_who_gives_up_waiting_leaves_the_line_in_order(open_budget: OpenBu
 async def test_429_stops_every_process(open_budget: OpenBudget, headers: dict[str, str], seconds: float) -> None:
     told, other = await open_budget(), await open_budget()
     await told.learn(429, headers)
+    assert told.remaining() == 0
     for budget in (told, other, await open_budget()):
         for klass in CallClass:
             refused = await refusal(budget, klass)
@@ -378,6 +379,7 @@ async def test_a_clock_that_was_set_back_strands_nobody(
 async def test_the_last_seen_budget_is_a_figure(open_budget: OpenBudget) -> None:
     budget = await open_budget()
     await budget.take(CallClass.PERSON, 4)
+    assert budget.remaining() == pytest.approx(6, abs=0.5)
     assert REGISTRY.get_sample_value("orchestrator_call_budget_calls_left") == pytest.approx(6, abs=0.5)
 
 
