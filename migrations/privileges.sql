@@ -25,3 +25,6 @@ ALTER ROLE orchestrator_api SET idle_in_transaction_session_timeout = '15s';
 ALTER ROLE orchestrator_monitor SET lock_timeout = '5s';
 ALTER ROLE orchestrator_monitor SET statement_timeout = '30s';
 ALTER ROLE orchestrator_monitor SET idle_in_transaction_session_timeout = '15s';
+
+-- Idempotency-Key: the API claims keys, keeps answers under them and forgets them after a day.
+GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys TO orchestrator_api;

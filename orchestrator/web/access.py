@@ -1,0 +1,152 @@
+"""Who may call: bearer tokens, the signed cookie of the sign-in page, or this machine alone when there are no tokens.
+
+Browsers send cookies, and reach loopback, on behalf of any site. So a call that changes something and is
+let in by either must come from a page of ours: ``Sec-Fetch-Site`` or ``Origin`` has to say so. In loopback
+mode the ``Host`` header must name loopback, too: a foreign name that resolves to 127.0.0.1 is an attack.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from orchestrator.settings import LOOPBACK_HOSTS, Settings
+from orchestrator.web.problems import Problem
+
+SESSION_COOKIE = "orchestrator_session"
+# A working day; then the token is asked for again.
+SESSION_LIFETIME = timedelta(hours=12)
+_UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+# Added by proxies: whoever comes through one does not come from this machine.
+_PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+
+
+class Guard(Enum):
+    """How a route is guarded."""
+
+    OPEN = "open"
+    TOKEN = "token"  # noqa: S105  (the name of a rule, no secret)
+    PAGE = "page"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who was let in; *scope* tells callers apart without telling their token."""
+
+    scope: str
+    by_cookie: bool = False
+
+
+def authenticate(request: web.Request, settings: Settings, now: datetime) -> Caller:
+    """The caller, or the problem that keeps them out."""
+    tokens = [token.get_secret_value() for token in settings.api_tokens]
+    if not tokens:
+        _require_loopback(request)
+        _require_own_page(request, lenient=True)
+        return Caller("loopback")
+    header = request.headers.get("Authorization")
+    if header is not None:
+        return _by_bearer(header, tokens)
+    cookie = request.cookies.get(SESSION_COOKIE, "")
+    token = read_session(cookie, tokens, now) if cookie else None
+    if token is None:
+        raise Problem("unauthorized", "No token was sent", headers={"WWW-Authenticate": "Bearer"})
+    _require_own_page(request, lenient=False)
+    return Caller(scope_of(token), by_cookie=True)
+
+
+def scope_of(token: str) -> str:
+    """A name for whoever holds *token*, from which the token cannot be told."""
+    return hashlib.sha256(b"scope:" + token.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def find_token(offered: str, tokens: list[str]) -> str | None:
+    """The token that equals *offered*; how long this takes tells nothing about any of them."""
+    raw = offered.encode("utf-8", "surrogateescape")
+    matches = [hmac.compare_digest(raw, token.encode("utf-8", "surrogateescape")) for token in tokens]
+    return next((token for token, equal in zip(tokens, matches, strict=True) if equal), None)
+
+
+def issue_session(token: str, now: datetime) -> str:
+    """A cookie that stands for *token* until it expires; withdrawing the token withdraws it, too."""
+    expires = int((now + SESSION_LIFETIME).timestamp())
+    claim = f"{expires}.{secrets.token_urlsafe(12)}"
+    return f"{claim}.{_seal(token, claim)}"
+
+
+def read_session(cookie: str, tokens: list[str], now: datetime) -> str | None:
+    """The token *cookie* stands for; None when it is forged or has expired."""
+    claim, _, seal = cookie.rpartition(".")
+    expires, _, _ = claim.partition(".")
+    if len(cookie) > 200 or not cookie.isascii() or not expires.isdigit() or len(expires) > 12:
+        return None
+    matches = [hmac.compare_digest(_seal(token, claim), seal) for token in tokens]
+    if int(expires) <= now.timestamp():
+        return None
+    return next((token for token, equal in zip(tokens, matches, strict=True) if equal), None)
+
+
+def _seal(token: str, claim: str) -> str:
+    key = hashlib.sha256(b"session:" + token.encode("utf-8", "surrogateescape")).digest()
+    return hmac.new(key, claim.encode("utf-8"), hashlib.sha256).hexdigest()
+
+
+def _by_bearer(header: str, tokens: list[str]) -> Caller:
+    scheme, _, offered = header.partition(" ")
+    token = find_token(offered.strip(), tokens) if scheme.lower() == "bearer" else None
+    if token is None:
+        raise Problem(
+            "unauthorized", "The token is not one of ours", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'}
+        )
+    return Caller(scope_of(token))
+
+
+def is_loopback_host(name: str) -> bool:
+    """Whether a host name or address can only mean this machine."""
+    if name.lower() in LOOPBACK_HOSTS:
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _require_loopback(request: web.Request) -> None:
+    try:
+        host = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
+    except ValueError:
+        host = ""
+    if not is_loopback_host(request.remote or "") or not is_loopback_host(host):
+        raise Problem("not-from-here", "No API_TOKENS are set, so only 127.0.0.1 and localhost are served")
+    if any(name in request.headers for name in _PROXY_HEADERS):
+        raise Problem("not-from-here", "No API_TOKENS are set, so calls through a proxy are not served")
+
+
+def _require_own_page(request: web.Request, *, lenient: bool) -> None:
+    """Refuse an unsafe call that a browser makes for another site; *lenient* lets programs in, which say nothing."""
+    if request.method not in _UNSAFE:
+        return
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        # "none" is a person's own doing: an address typed, a bookmark.
+        allowed = site == "same-origin" or (site == "none" and lenient)
+    else:
+        origin = request.headers.get("Origin")
+        allowed = lenient if origin is None else _is_own(origin, request.headers.get("Host", ""))
+    if not allowed:
+        raise Problem("cross-site", "The call did not come from a page of this service")
+
+
+def _is_own(origin: str, host: str) -> bool:
+    try:
+        return bool(host) and urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:
+        return False

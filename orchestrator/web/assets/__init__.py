@@ -1,0 +1,70 @@
+"""The files that browsers load: read once, served under an address that changes whenever one of them does."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from orchestrator.web.problems import Problem, shorten
+from orchestrator.web.views import matches_etag
+
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_FOR_EVER = "public, max-age=31536000, immutable"
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One file as it is served."""
+
+    body: bytes
+    content_type: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assets:
+    """All files, and the version that stands in their addresses; modules find each other by relative names."""
+
+    files: dict[str, Asset]
+    version: str
+
+    def address(self, name: str) -> str:
+        """Where the file *name* is served."""
+        if name not in self.files:
+            raise KeyError(name)
+        return f"/assets/{self.version}/{name}"
+
+
+ASSETS: web.AppKey[Assets] = web.AppKey("assets", Assets)
+
+
+def read_assets() -> Assets:
+    """The files beside this one."""
+    files = {}
+    for path in sorted(Path(__file__).parent.iterdir()):
+        if path.suffix in _TYPES:
+            body = path.read_bytes()
+            files[path.name] = Asset(body, _TYPES[path.suffix], hashlib.sha256(body).hexdigest()[:16])
+    version = hashlib.sha256("".join(name + each.tag for name, each in files.items()).encode()).hexdigest()[:12]
+    return Assets(files, version)
+
+
+async def show_asset(request: web.Request) -> web.Response:
+    """One file. Under its present version it may be kept for ever; under another one it is asked for again."""
+    assets = request.app[ASSETS]
+    name = request.match_info.get("name", "favicon.svg")
+    asset = assets.files.get(name)
+    if asset is None:
+        raise Problem("not-found", f"There is no file {shorten(name)}")
+    is_present = request.match_info.get("version") == assets.version
+    headers = {"ETag": f'"{asset.tag}"', "Cache-Control": _FOR_EVER if is_present else "no-cache"}
+    if matches_etag(request.headers.get("If-None-Match", ""), asset.tag):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=asset.body, headers={"Content-Type": asset.content_type, **headers})

@@ -1,0 +1,151 @@
+"""The outermost edge of every call: request id, guard, security headers, and whatever goes wrong told as a problem."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+
+import asyncpg
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from orchestrator.drivers.errors import PermanentError, TransientError
+from orchestrator.storage.pool import DATABASE_AWAY
+from orchestrator.web.access import Caller, Guard, authenticate
+from orchestrator.web.metrics import METRICS
+from orchestrator.web.pages.problem_page import problem_page, wants_page
+from orchestrator.web.problems import Fault, Problem, problem_response, shorten
+from orchestrator.web.services import services_of
+from orchestrator.web.security import api_headers, page_headers
+from signals import DetailsNotAccepted, TooManySignals, UnknownClip
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REQUEST_ID = web.RequestKey("request_id", str)
+CALLER = web.RequestKey("caller", Caller)
+# Handlers carry their guard as an attribute of the route; whatever has no route is guarded by a token.
+GUARDS: web.AppKey[dict[str, Guard]] = web.AppKey("guards", dict)
+
+# Also the database's doing: it is read-only after a failover, full, or gave up on a tangle. Later may help.
+_AWAY = (
+    *DATABASE_AWAY,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.OperatorInterventionError,
+)
+_NOT_MIGRATED = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError)
+# Long enough for a restart of the database to end, short enough for a person to wait.
+_RETRY_AFTER_SECONDS = "5"
+
+
+@web.middleware
+async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every call, with a problem document if with nothing better."""
+    started = perf_counter()
+    request_id = secrets.token_hex(8)
+    request[REQUEST_ID] = request_id
+    route = route_template(request)
+    with structlog.contextvars.bound_contextvars(request_id=request_id):
+        try:
+            response = await _answer(request, handler)
+        except Problem as problem:
+            response = _told(request, problem)
+        if not response.prepared:
+            _add_headers(request, response)
+    request.app[METRICS].observe_request(route, request.method, response.status, perf_counter() - started)
+    return response
+
+
+def route_template(request: web.Request) -> str:
+    """The route's own spelling, ids left open; one word for all that have no route."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "unmatched"
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The handler's answer, every failure of it turned into a problem."""
+    try:
+        _let_in(request)
+        _refuse_coded_bodies(request)
+        return await handler(request)
+    except Problem:
+        raise
+    except web.HTTPException as answer:
+        if answer.status < 400:
+            return answer
+        raise _from_http(request, answer) from answer
+    except UnknownClip as problem:
+        raise Problem("unknown-clip", f"No clip has the id {shorten(problem.clip_id)}") from problem
+    except DetailsNotAccepted as problem:
+        raise Problem("invalid", str(problem), [Fault("details", str(problem))]) from problem
+    except TooManySignals as problem:
+        raise Problem("too-many-signals", str(problem), headers={"Retry-After": _RETRY_AFTER_SECONDS}) from problem
+    except TransientError as problem:
+        seconds = str(max(1, round(problem.retry_after or 5)))
+        raise Problem("provider-away", f"{problem.code}: {problem.text}", headers={"Retry-After": seconds}) from problem
+    except PermanentError as problem:
+        raise Problem("provider-refused", f"{problem.code}: {problem.text}") from problem
+    except _NOT_MIGRATED as problem:
+        log.error("the database lacks what this program needs", reason=type(problem).__name__)
+        raise Problem("not-ready-yet", "The database is not migrated; run `orchestrator migrate`") from problem
+    except _AWAY as problem:
+        log.warning("the database is out of reach", reason=type(problem).__name__)
+        raise Problem(
+            "database-away", "The database did not answer", headers={"Retry-After": _RETRY_AFTER_SECONDS}
+        ) from problem
+    except HttpProcessingError as problem:
+        raise Problem("bad-request", "The request broke off or is malformed") from problem
+    except Exception as problem:
+        log.exception("a call failed", method=request.method, route=route_template(request))
+        raise Problem("internal", "The call failed; the log has the reason under the request id") from problem
+
+
+def _let_in(request: web.Request) -> None:
+    guard = request.app[GUARDS].get(f"{request.method} {route_template(request)}", Guard.TOKEN)
+    if guard is Guard.OPEN:
+        return
+    services = services_of(request)
+    request[CALLER] = authenticate(request, services.settings, services.now())
+
+
+def _refuse_coded_bodies(request: web.Request) -> None:
+    # Sixteen kilobytes on the wire can become half a gigabyte; nobody has a reason to compress a call.
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise Problem(
+            "unsupported-media",
+            "Compressed bodies are not taken",
+            [Fault("Content-Encoding", "must be identity", shorten(coding))],
+            headers={"Connection": "close"},
+        )
+
+
+def _from_http(request: web.Request, answer: web.HTTPException) -> Problem:
+    if isinstance(answer, web.HTTPMethodNotAllowed):
+        allow = ", ".join(sorted(answer.allowed_methods))
+        return Problem("method-not-allowed", f"{answer.method} is not taken; allowed are {allow}", headers={"Allow": allow})
+    if isinstance(answer, web.HTTPNotFound):
+        return Problem("not-found", f"There is nothing at {shorten(request.path)}")
+    if isinstance(answer, web.HTTPRequestEntityTooLarge):
+        return Problem("too-large", "The body is too large", headers={"Connection": "close"})
+    return Problem("bad-request", answer.reason)
+
+
+def _told(request: web.Request, problem: Problem) -> web.Response:
+    if wants_page(request):
+        return problem_page(request, problem, request[REQUEST_ID])
+    return problem_response(problem, request.path, request[REQUEST_ID])
+
+
+def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    settings = services_of(request).settings
+    is_page = response.content_type == "text/html"
+    for name, value in (page_headers(settings) if is_page else api_headers()).items():
+        response.headers.setdefault(name, value)
+    response.headers["X-Request-Id"] = request[REQUEST_ID]

@@ -1,0 +1,1 @@
+"""Pages: HTML rendered here with the present state in it, readable without scripts."""
