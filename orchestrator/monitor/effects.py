@@ -27,8 +27,8 @@ from statusutils import ERROR, Position
 
 log = structlog.get_logger(__name__)
 
-# Twelve tries with the waits below last more than an hour: what has not healed by then needs a person.
-MAX_TRIES = 12
+# Fifteen tries with the waits below last an hour and a half: what has not healed by then needs a person.
+MAX_TRIES = 15
 FIRST_WAIT = timedelta(seconds=10)
 LONGEST_WAIT = timedelta(minutes=10)
 # The provider being away is not the clip's fault: such failures wait, and only the status's deadline ends them.
