@@ -35,6 +35,11 @@ LONGEST_WAIT = timedelta(minutes=10)
 BLAMELESS = frozenset(
     {"call_budget", "provider_unavailable", "provider_rate_limit", "provider_busy", "provider_timeout"}
 )
+# Neither is a token, a key or an address that a person has to mend: no clip is failed for it, and none hammers.
+NEEDS_A_PERSON = frozenset(
+    {"provider_refused_token", "provider_address_wrong", "storage_quota", "store_refused", "bucket_missing"}
+)
+PERSON_WAIT = timedelta(minutes=5)
 
 _REPORT = """
 INSERT INTO clip_signals (clip_id, attempt, requested_status, source, details, observed)
@@ -53,10 +58,11 @@ def wait_after(tries: int, retry_after: float | None) -> timedelta:
 
 def after_failure(clip: Clip, effect: Effect, problem: DriverError, now: datetime) -> Move:
     """What becomes of a clip whose effect failed: another try later, or the end, with the reason."""
-    blameless = isinstance(problem, TransientError) and problem.code in BLAMELESS
+    for_a_person = problem.code in NEEDS_A_PERSON
+    blameless = for_a_person or problem.code in BLAMELESS
     tries = clip.tries + (0 if blameless else 1)
-    gives_up = isinstance(problem, PermanentError) or tries >= MAX_TRIES
-    wait = wait_after(max(tries, 1), problem.retry_after if isinstance(problem, TransientError) else None)
+    gives_up = not blameless and (isinstance(problem, PermanentError) or tries >= MAX_TRIES)
+    wait = PERSON_WAIT if for_a_person else wait_after(max(tries, 1), getattr(problem, "retry_after", None))
     said = {"effect": effect_name(effect), "code": problem.code, "reason": problem.text[:500], "try": max(tries, 1)}
     before = after = Position(clip.attempt, clip.status, clip.progress)
     details: dict[str, Any] = {
