@@ -17,6 +17,10 @@ GRANT SELECT, INSERT ON clip_events TO orchestrator_monitor;
 GRANT SELECT, INSERT, DELETE ON clip_signals TO orchestrator_monitor;
 GRANT SELECT, UPDATE ON monitor_lease TO orchestrator_monitor;
 GRANT SELECT ON schema_migrations TO orchestrator_monitor;
+GRANT SELECT, INSERT, UPDATE, DELETE ON transfers, transfer_parts TO orchestrator_monitor;
+
+-- Both call the provider, on one budget.
+GRANT SELECT, INSERT, UPDATE ON call_budget TO orchestrator_api, orchestrator_monitor;
 
 -- A session that hangs may not hold up the others: the figures are far above any statement of ours.
 ALTER ROLE orchestrator_api SET lock_timeout = '5s';

@@ -21,7 +21,7 @@ from orchestrator.monitor.leadership import Term
 from orchestrator.monitor.moves import Entry, Move
 from orchestrator.pipelines.terms import Effect, Hands, LookKind, Pipeline, Plan
 from orchestrator.storage.clips import COLUMNS, Clip, clip_from_row
-from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
+from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS, DATABASE_AWAY
 from statusutils import Position, Request, advance_progress, judge
 from statusutils.merging import Moved, Refused
 
@@ -91,11 +91,32 @@ async def look(
     except DriverError as problem:
         log.warning("clips could not be looked at", clips=len(looked_at.clips), code=problem.code, reason=problem.text)
         plans = {clip.id: unseen(clip, problem, clock(), random.random()) for clip in looked_at.clips}  # noqa: S311
+    except DATABASE_AWAY:
+        raise
+    except Exception:
+        # The edge for one look: find the clip that breaks it, so that it holds up no other.
+        log.exception("a look broke", clip_ids=[clip.id for clip in looked_at.clips])
+        if len(looked_at.clips) > 1:
+            return await _look_at_each(pool, term, pipeline, hands, looked_at, clock)
+        plans = {clip.id: Plan(look_at=clock() + POISON_WAIT) for clip in looked_at.clips}
     moves = [to_move(pipeline, clip, plans[clip.id]) for clip in looked_at.clips]
     async with pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection, connection.transaction():
         written = await write_each(connection, term, moves)
     effects = [effect for clip in looked_at.clips if clip.id in written for effect in plans[clip.id].effects]
     return [move for move in moves if move.clip_id in written], effects
+
+
+async def _look_at_each(
+    pool: asyncpg.Pool, term: Term, pipeline: Pipeline, hands: Hands, looked_at: Group, clock: Callable[[], datetime]
+) -> tuple[list[Move], list[Effect]]:
+    moves: list[Move] = []
+    effects: list[Effect] = []
+    for clip in looked_at.clips:
+        alone = replace(looked_at, clips=(clip,))
+        moves_of_one, effects_of_one = await look(pool, term, pipeline, hands, alone, clock)
+        moves += moves_of_one
+        effects += effects_of_one
+    return moves, effects
 
 
 def _plan(pipeline: Pipeline, clip: Clip, seen: Any, now: datetime) -> Plan:
