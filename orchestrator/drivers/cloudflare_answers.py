@@ -148,6 +148,9 @@ def _refusal(operation: Operation, reply: Reply, document: dict[str, Any], said:
         return PermanentError("provider_address_wrong", f"{said} (the account's id or the API's address is wrong)")
     if _is_missing(reply, document):
         return None if operation.missing_is_answer else TransientError("not_found", said)
+    if status < 300 and document.get("success") is not False:
+        # Not even a "no".
+        return no_answer(operation, "provider_unavailable", said, reply.retry_after)
     if status == 413 or (operation.creates and _SAYS_QUOTA.search(_words(document))):
         code = "storage_quota" if _SAYS_QUOTA.search(_words(document)) else "too_large"
         return PermanentError(code, said)

@@ -83,6 +83,7 @@ class CloudflareCalls:
             # No proxy and no password file from the environment: the token goes where the settings say.
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_only_once,),
             headers={"Authorization": f"Bearer {settings.api_token}", "Accept": "application/json"},
             timeout=aiohttp.ClientTimeout(
                 total=settings.total_timeout_seconds,
@@ -173,9 +174,9 @@ class CloudflareCalls:
             raise kind("provider_unavailable", f"{operation.name}: the provider cannot be reached") from exc
         except TimeoutError as exc:
             raise no_answer(operation, "provider_timeout", f"{operation.name}: no answer in time") from exc
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
-            # Without the original: some of aiohttp's errors carry the request's headers.
-            sentence = f"{operation.name}: the connection broke ({type(exc).__name__})"
+        except (aiohttp.ClientError, OSError, ValueError):
+            # Without the original: some of aiohttp's errors carry the request's headers, with the token in them.
+            sentence = f"{operation.name}: the connection broke"
             raise no_answer(operation, "provider_unavailable", sentence) from None
 
     async def _read(self, operation: Operation, response: aiohttp.ClientResponse) -> bytes:
@@ -200,6 +201,21 @@ class CloudflareCalls:
         failure = state.outcome.exception() if state.outcome is not None else None
         asked = failure.retry_after if isinstance(failure, TransientError) else None
         return max(pause, asked or 0.0)
+
+
+class _BrokenError(OSError):
+    """The connection broke before an answer came."""
+
+
+async def _only_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a GET, PUT or DELETE again by itself when a connection breaks: that would be a
+    call nobody counted. An error it does not know passes through its own repetition."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        raise _BrokenError from None
 
 
 @dataclass(frozen=True, slots=True)
