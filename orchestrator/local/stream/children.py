@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import sys
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +20,8 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 # Encoding must never make the page or the API slow; 10 is what `nice` itself adds.
 _NICENESS = 10
-# What is kept of the child's messages: the end says why it failed.
-_KEPT_LINES = 40
+# What is kept of the child's messages: the end says why it failed, and a description of a source fits.
+_KEPT_BYTES = 65_536
 
 
 class FfmpegMissing(RuntimeError):
@@ -106,10 +105,10 @@ def _in_child(parent_pid: int) -> Callable[[], None]:
 
 
 async def _tail(stream: asyncio.StreamReader) -> str:
-    lines: deque[bytes] = deque(maxlen=_KEPT_LINES)
-    while chunk := await stream.read(65536):
-        lines.extend(chunk.splitlines())
-    return b"\n".join(lines).decode(errors="replace")
+    said = b""
+    while chunk := await stream.read(_KEPT_BYTES):
+        said = (said + chunk)[-_KEPT_BYTES:]
+    return said.decode(errors="replace")
 
 
 async def _follow(stream: asyncio.StreamReader, on_seconds: Callable[[float], None] | None) -> None:
