@@ -60,7 +60,8 @@ def translate(code: str, status: int, retry_after: str | None = None) -> DriverE
     if code in _REFUSED or status in (401, 403):
         return PermanentError("store_refused", said)
     if status == 429 or code in ("TooManyRequests", "SlowDown"):
-        return TransientError("store_busy", said, _seconds(retry_after) or _WAIT_AFTER_429_SECONDS)
+        named = _seconds(retry_after)
+        return TransientError("store_busy", said, _WAIT_AFTER_429_SECONDS if named is None else named)
     if status >= 500 or status in (408, 425) or code in _WIRE:
         return TransientError("store_failing", said, _seconds(retry_after))
     if status == 404:

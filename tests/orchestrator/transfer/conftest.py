@@ -12,11 +12,16 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import boto3
 import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 from botocore.config import Config
 from moto.server import ThreadedMotoServer
+from multidict import CIMultiDict
+from yarl import URL
 
 from orchestrator.drivers import object_store
 from orchestrator.drivers.egress import EgressPolicy
@@ -141,7 +146,7 @@ async def origin() -> AsyncIterator[Origin]:
 @pytest.fixture
 async def source(origin: Origin) -> AsyncIterator[HttpSource]:
     """The source under test, with a short patience for silence."""
-    reader = HttpSource(EgressPolicy.allowing([origin.base]), SourceLimits(connect_seconds=2, stall_seconds=0.5))
+    reader = HttpSource(EgressPolicy.allowing([origin.base]), SourceLimits(connect_seconds=2, stall_seconds=0.3))
     yield reader
     await reader.close()
 
@@ -220,34 +225,190 @@ def store_settings(endpoint: str) -> ObjectStoreSettings:
     return ObjectStoreSettings(endpoint, "localkey0001", "localsecret0001", Bucket.name, "https://media.example.com/")
 
 
+def refuse_trailers(request: Any, **_: object) -> None:
+    """Fail on what R2 refuses and local servers let pass: checksums as trailers, signed streams."""
+    headers = {
+        name.lower(): value if isinstance(value, str) else value.decode() for name, value in request.headers.items()
+    }
+    assert not {"x-amz-trailer", "x-amz-sdk-checksum-algorithm"} & set(headers), headers
+    assert "aws-chunked" not in headers.get("content-encoding", "")
+    assert not headers.get("x-amz-content-sha256", "").startswith("STREAMING-")
+
+
 @pytest.fixture
-def r2_rules(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Fails on what R2 refuses and local servers let pass; returns the operations that were sent."""
-    sent: list[str] = []
+def r2_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every client built in the test refuses to send what R2 would not take."""
     build = object_store.build_client
 
-    def refuse_trailers(request: object, operation_name: str, **_: object) -> None:
-        sent.append(operation_name)
-        headers = {name.lower(): str(value) for name, value in request.headers.items()}  # type: ignore[attr-defined]
-        assert not {"x-amz-trailer", "x-amz-sdk-checksum-algorithm"} & set(headers), headers
-        assert "aws-chunked" not in headers.get("content-encoding", "")
-        assert not headers.get("x-amz-content-sha256", "").startswith("STREAMING-")
-
-    def guarded(settings: ObjectStoreSettings, connections: int) -> object:
+    def guarded(settings: ObjectStoreSettings, connections: int) -> Any:
         client = build(settings, connections)
-        client.meta.events.register("before-send.s3", lambda request, **rest: None)
-        client.meta.events.register(
-            "request-created.s3", lambda request, operation_name, **_: refuse_trailers(request, operation_name)
-        )
+        client.meta.events.register("before-send.s3", refuse_trailers)
         return client
 
     monkeypatch.setattr(object_store, "build_client", guarded)
-    return sent
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Answer with this error and do nothing."""
+
+    status: int
+    code: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def answer(self) -> web.Response:
+        text = f"<Error><Code>{self.code}</Code><Message>no</Message></Error>" if self.code else ""
+        return web.Response(status=self.status, text=text, content_type="application/xml", headers=self.headers)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Close the connection; with *after*, once the thing has been done."""
+
+    after: bool = False
+
+
+@dataclass(frozen=True)
+class Hang:
+    """Take the request and never answer."""
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """Do it, and answer with these changes."""
+
+    etag: str | None = None
+    body: bytes | None = None
+
+
+@dataclass(frozen=True)
+class First:
+    """Let something else happen, then do it."""
+
+    what: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Then:
+    """Do it, and let something else happen before the answer goes out."""
+
+    what: Callable[[], None]
+
+
+Fault = Refuse | Drop | Hang | Rewrite | First | Then | None
+
+
+class FaultyR2:
+    """Stands before the S3 server: fails on command, and enforces R2's rules about parts, which no local server does.
+
+    `faults["part"] = [None, Refuse(503)]` lets the first part through and refuses the second.
+    """
+
+    def __init__(self, endpoint: str, http: ClientSession) -> None:
+        self.faults: dict[str, list[Fault]] = {}
+        self.always: dict[str, Fault] = {}
+        self.script: Callable[[str], Fault] | None = None
+        self.calls: list[str] = []
+        self.endpoint = ""
+        self.ended = asyncio.Event()
+        self._endpoint = endpoint
+        self._http = http
+        self._sizes: dict[str, dict[int, int]] = {}
+
+    def forget_uploads(self) -> None:
+        """Drop every unfinished upload, as the seven-day rule does."""
+        self._sizes.clear()
+
+    @staticmethod
+    def operation(request: web.Request) -> str:
+        if "uploads" in request.query:
+            return "create" if request.method == "POST" else "list"
+        if "uploadId" in request.query:
+            return {"PUT": "part", "POST": "complete", "DELETE": "abort"}[request.method]
+        return {"HEAD": "head", "GET": "get", "DELETE": "delete"}[request.method]
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        operation = self.operation(request)
+        self.calls.append(operation)
+        waiting = self.faults.get(operation, [])
+        fault = waiting.pop(0) if waiting else self.always.get(operation)
+        if self.script is not None:
+            fault = self.script(operation)
+        if isinstance(fault, Refuse):
+            return fault.answer()
+        if isinstance(fault, Hang):
+            await self.ended.wait()
+        if isinstance(fault, Drop) and not fault.after:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        if isinstance(fault, First):
+            fault.what()
+        refusal = self._against_r2_rules(operation, request)
+        answer = refusal or await self._forward(operation, request, fault)
+        if isinstance(fault, Then):
+            fault.what()
+        if isinstance(fault, Drop):
+            assert request.transport is not None
+            request.transport.abort()
+        return answer
+
+    def _against_r2_rules(self, operation: str, request: web.Request) -> web.Response | None:
+        upload_id = request.query.get("uploadId", "")
+        if operation in ("part", "complete", "abort") and upload_id not in self._sizes:
+            return Refuse(404, "NoSuchUpload").answer()
+        if operation == "part":
+            if request.content_length is None:
+                return Refuse(411, "MissingContentLength").answer()
+            self._sizes[upload_id][int(request.query["partNumber"])] = request.content_length
+        if operation == "complete":
+            *others, last = [size for _, size in sorted(self._sizes[upload_id].items())]
+            if others and (len(set(others)) > 1 or others[0] < 5 * MIB or last > others[0]):
+                return Refuse(400, "InvalidPart").answer()
+        return None
+
+    def _remember(self, operation: str, request: web.Request, answer: bytes) -> None:
+        if operation == "create" and (found := re.search(rb"<UploadId>(.+?)</UploadId>", answer)):
+            self._sizes[found[1].decode()] = {}
+        if operation in ("complete", "abort"):
+            self._sizes.pop(request.query["uploadId"], None)
+
+    async def _forward(self, operation: str, request: web.Request, fault: Fault) -> web.Response:
+        body = await request.read()
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in ("host", "expect")}
+        url = URL(self._endpoint + request.raw_path, encoded=True)
+        async with self._http.request(request.method, url, data=body, headers=headers) as found:
+            answer = await found.read()
+            if found.status < 300:
+                self._remember(operation, request, answer)
+            dropped = {"content-length", "transfer-encoding", "connection", "date", "server"}
+            passed = CIMultiDict((name, value) for name, value in found.headers.items() if name.lower() not in dropped)
+            if isinstance(fault, Rewrite):
+                answer = fault.body if fault.body is not None else answer
+                if fault.etag is not None:
+                    passed["ETag"] = fault.etag
+            if request.method == "HEAD":
+                passed["Content-Length"] = found.headers.get("Content-Length", "0")
+            return web.Response(status=found.status, body=answer, headers=passed)
 
 
 @pytest.fixture
-async def store(moto_endpoint: str, bucket: Bucket, r2_rules: list[str]) -> AsyncIterator[ObjectStore]:
-    one = ObjectStore(store_settings(moto_endpoint), QUICK)
+async def r2(moto_endpoint: str, bucket: Bucket) -> AsyncIterator[FaultyR2]:
+    async with ClientSession(auto_decompress=False) as http:
+        faulty = FaultyR2(moto_endpoint, http)
+        app = web.Application(client_max_size=64 * MIB)
+        app.router.add_route("*", "/{rest:.*}", faulty.handle)
+        server = TestServer(app)
+        await server.start_server()
+        faulty.endpoint = str(server.make_url("")).rstrip("/")
+        yield faulty
+        faulty.ended.set()
+        await server.close()
+
+
+@pytest.fixture
+async def store(r2: FaultyR2, r2_rules: None) -> AsyncIterator[ObjectStore]:
+    one = ObjectStore(store_settings(r2.endpoint), QUICK)
     yield one
     await one.close()
 
@@ -292,7 +453,9 @@ class MemoryCheckpoints:
         return True
 
     async def unfinished(self, clip_id: str, before_attempt: int) -> Sequence[Checkpoint]:
-        found = [row for (clip, attempt), row in sorted(self.rows.items()) if clip == clip_id and attempt < before_attempt]
+        found = [
+            row for (clip, attempt), row in sorted(self.rows.items()) if clip == clip_id and attempt < before_attempt
+        ]
         return [replace(row, parts=()) for row in found if row.finished is None]
 
     async def live_uploads(self, upload_ids: Sequence[str]) -> set[str]:
