@@ -77,20 +77,23 @@ def judge(table: StatusTable, at: Position, requests: Sequence[Request]) -> Judg
     """
     refusals = [refusal(table, at, asked) for asked in requests]
     evident = [
-        asked
-        for asked, rule in zip(requests, refusals, strict=True)
+        place
+        for place, (asked, rule) in enumerate(zip(requests, refusals, strict=True))
         if rule is None and not needs_evidence(table, at, asked)
     ]
-    winner = merge_requested(table, evident)
-    verdicts = tuple(_verdict(table, at, asked, rule, winner) for asked, rule in zip(requests, refusals, strict=True))
+    winner = merge_requested(table, [requests[place] for place in evident])
+    # By its place, not its value: of several alike, one moves the clip.
+    mover = next((place for place in evident if requests[place] == winner), None)
+    verdicts = tuple(
+        Moved() if place == mover else _verdict(table, asked, rule, winner)
+        for place, (asked, rule) in enumerate(zip(requests, refusals, strict=True))
+    )
     return Judgement(_moved(table, at, winner), verdicts)
 
 
-def _verdict(table: StatusTable, at: Position, asked: Request, rule: Rule | None, winner: Request | None) -> Verdict:
+def _verdict(table: StatusTable, asked: Request, rule: Rule | None, winner: Request | None) -> Verdict:
     if rule is not None:
         return Refused(rule)
-    if asked is winner:
-        return Moved()
     if winner is not None and rank(table, asked) <= rank(table, winner):
         return Outranked(by=winner.status)
     return Noted()
