@@ -7,9 +7,7 @@ import os
 from pathlib import Path
 from types import TracebackType
 
-
-class DirectoryInUse(Exception):
-    """Another process holds the directory; the text names both."""
+from .errors import DirectoryInUse
 
 
 class DirectoryLock:

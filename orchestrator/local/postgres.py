@@ -30,8 +30,9 @@ from urllib.parse import quote
 import asyncpg
 import structlog
 
+from .errors import PostgresUnavailable
 from .locks import DirectoryLock
-from .postgres_binaries import PostgresBinaries, PostgresUnavailable, copy_binaries, find_binaries
+from .postgres_binaries import PostgresBinaries, copy_binaries, find_binaries
 from .postgres_home import Home, choose_home, give, is_open_to_others, shelf, socket_directory
 from .postgres_leftovers import clear_leftovers
 from .processes import Command, has_ended, kill, spawn, stop, wait_until_ended
@@ -74,6 +75,7 @@ class EmbeddedPostgres:
         self._locks = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_directory: Path | None = None
+        self._log_file: Path | None = None
 
     async def __aenter__(self) -> EmbeddedPostgres:
         await self.start()
@@ -85,11 +87,35 @@ class EmbeddedPostgres:
         await self.stop()
 
     @property
+    def name(self) -> str:
+        """What people call it."""
+        return "database"
+
+    @property
     def pid(self) -> int | None:
         """The server's process id; None when it was not started or has ended."""
         if self._process is None or has_ended(self._process):
             return None
         return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server lives."""
+        return self.pid is not None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None: a server's exit code means nothing to us."""
+        return None
+
+    def last_words(self) -> str:
+        """The last lines of the server's log."""
+        return tail(self._log_file) if self._log_file is not None else "it was not started"
+
+    def kill(self) -> None:
+        """End the server at once and wait for nothing; the next start recovers."""
+        if self._process is not None:
+            kill(self._process)
 
     def dsn(self, database: str = "postgres", user: str = SUPERUSER) -> str:
         """The address of *database* for asyncpg and libpq. Whoever may enter the socket's directory may connect."""
@@ -149,8 +175,8 @@ class EmbeddedPostgres:
             await _initialise(binaries, home, data, self._options)
         sockets = socket_directory(home)
         command = _server_command(binaries, home, data, sockets, self._options)
-        log_file = _new_log(home)
-        await self._launch(command, log_file, data, limit_at)
+        self._log_file = _new_log(home)
+        await self._launch(command, self._log_file, data, limit_at)
         self._socket_directory = sockets
         await self._connect_once(limit_at)
         _log.info("PostgreSQL is ready", version=binaries.major, pid=self.pid, data=str(data))

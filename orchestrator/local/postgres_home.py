@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .postgres_binaries import PostgresUnavailable
+from .errors import PostgresUnavailable
 from .processes import Account
 
 SOCKET_NAME = ".s.PGSQL.5432"

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import asyncpg
 import structlog
 
-from .postgres_binaries import PostgresUnavailable
+from .errors import PostgresUnavailable
 
 _POLL_SECONDS = 0.05
 _CONNECT_SECONDS = 5.0  # a local server answers in milliseconds, even to say that it is shutting down

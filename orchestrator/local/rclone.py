@@ -9,12 +9,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from .errors import BucketUnavailable
+
 _OLDEST = (1, 65)  # `serve s3` came with it
 _VERSION_SECONDS = 20.0  # takes 0.1 s; 80 MB from a cold disk may take seconds
-
-
-class BucketUnavailable(Exception):
-    """No bucket can be served here; the text says what would help."""
 
 
 def find_rclone(explicit: Path | None = None) -> Path:
