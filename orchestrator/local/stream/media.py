@@ -23,6 +23,8 @@ _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _PICTURE = re.compile(r"Stream #.*Video: (?!.*attached pic).*?\b(\d{1,5})x(\d{1,5})\b")
 # Stream gives up to 1080p, H.264, 8 bit, 70 frames a second and two channels.
 _FIT = "scale=w='min(1920,iw)':h='min(1080,ih)':force_original_aspect_ratio=decrease:force_divisible_by=2"
+# What players are used to: short enough to start fast, long enough to be few.
+_SEGMENT_SECONDS = 4
 TOO_SHORT_SECONDS = 0.1
 
 
@@ -57,6 +59,8 @@ def facts_from_messages(said: str) -> Facts | None:
 def encode_arguments(source: Path, target: Path, cut: Cut | None) -> list[str]:
     """One faststart MP4 of H.264 and AAC, as Stream would make it, quickly rather than small."""
     video = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-vf", _FIT, "-fpsmax", "70"]
+    # Segments begin at key frames.
+    video += ["-force_key_frames", f"expr:gte(t,n_forced*{_SEGMENT_SECONDS})"]
     audio = ["-c:a", "aac", "-ac", "2"]
     pick = ["-map", "0:V:0", "-map", "0:a:0?", "-sn", "-dn"]
     return ["-y", *_window(cut), *_FROM_FILE, "-i", str(source), *pick, *video, *audio, *_mp4(target)]
@@ -81,7 +85,7 @@ def audio_arguments(source: Path, target: Path) -> list[str]:
 
 def manifest_arguments(source: Path, folder: Path) -> list[str]:
     """HLS and DASH over one set of segments: video.m3u8 and video.mpd in *folder*."""
-    segments = ["-seg_duration", "4", "-hls_playlist", "1", "-hls_master_name", "video.m3u8"]
+    segments = ["-seg_duration", str(_SEGMENT_SECONDS), "-hls_playlist", "1", "-hls_master_name", "video.m3u8"]
     return ["-y", *_FROM_FILE, "-i", str(source), "-c", "copy", "-f", "dash", *segments, str(folder / "video.mpd")]
 
 
