@@ -34,7 +34,6 @@ class Guard(Enum):
 
     OPEN = "open"
     TOKEN = "token"  # noqa: S105  (the name of a rule, no secret)
-    PAGE = "page"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ def authenticate(request: web.Request, settings: Settings, now: datetime) -> Cal
     tokens = [token.get_secret_value() for token in settings.api_tokens]
     if not tokens:
         _require_loopback(request)
-        _require_own_page(request, lenient=True)
+        require_own_page(request, lenient=True)
         return Caller("loopback")
     header = request.headers.get("Authorization")
     if header is not None:
@@ -59,7 +58,7 @@ def authenticate(request: web.Request, settings: Settings, now: datetime) -> Cal
     token = read_session(cookie, tokens, now) if cookie else None
     if token is None:
         raise Problem("unauthorized", "No token was sent", headers={"WWW-Authenticate": "Bearer"})
-    _require_own_page(request, lenient=False)
+    require_own_page(request, lenient=False)
     return Caller(scope_of(token), by_cookie=True)
 
 
@@ -130,7 +129,7 @@ def _require_loopback(request: web.Request) -> None:
         raise Problem("not-from-here", "No API_TOKENS are set, so calls through a proxy are not served")
 
 
-def _require_own_page(request: web.Request, *, lenient: bool) -> None:
+def require_own_page(request: web.Request, *, lenient: bool) -> None:
     """Refuse an unsafe call that a browser makes for another site; *lenient* lets programs in, which say nothing."""
     if request.method not in _UNSAFE:
         return

@@ -15,7 +15,7 @@ from orchestrator.web.idempotency import Answer, keep_answer, once
 from orchestrator.web.metrics import METRICS
 from orchestrator.web.problems import Problem, invalid
 from orchestrator.web.reading import clip_id_of, known_clip
-from orchestrator.web.schemas import SignalRequest, Strict
+from orchestrator.web.schemas import Empty, SignalRequest
 from orchestrator.web.services import services_of
 from signals import signal_retry, signal_status_update, update_processing_details
 from statusutils import ERROR, table_for
@@ -49,7 +49,7 @@ async def send_signal(request: web.Request) -> web.Response:
 @once
 async def retry_clip(request: web.Request) -> web.Response:
     """Ask for a new attempt at a failed clip, from its last safe place."""
-    as_model(await read_object(request, optional=True), Strict)
+    as_model(await read_object(request, optional=True), Empty)
     clip_id = clip_id_of(request)
     async with connection_of(request) as connection, connection.transaction():
         clip = await known_clip(connection, clip_id)

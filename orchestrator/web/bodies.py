@@ -102,7 +102,11 @@ def _refuse_other_types(request: web.Request) -> None:
         return
     kind = request.content_type.lower()
     if kind != "application/json" and not kind.endswith("+json"):
-        raise Problem("unsupported-media", f"Content-Type is {shorten(content_type)}", [Fault("Content-Type", "must be application/json")])
+        raise Problem(
+            "unsupported-media",
+            f"Content-Type is {shorten(content_type)}",
+            [Fault("Content-Type", "must be application/json")],
+        )
     if (request.charset or "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
         raise Problem("unsupported-media", "The charset is not UTF-8", [Fault("Content-Type", "charset must be utf-8")])
 

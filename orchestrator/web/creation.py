@@ -19,7 +19,7 @@ from orchestrator.web.bodies import as_model, read_object
 from orchestrator.web.connections import connection_of
 from orchestrator.web.idempotency import Answer, keep_answer, once
 from orchestrator.web.problems import Problem, invalid
-from orchestrator.web.schemas import NEW_CLIP_BY_SOURCE, NewClip, NewFromStream, NewFromUrl, NewUpload
+from orchestrator.web.schemas import NEW_CLIP_BY_SOURCE, NewClip, NewFromUrl, NewUpload
 from orchestrator.web.services import Services, services_of
 from orchestrator.web.views import timestamp
 from statusutils import STREAM
@@ -38,7 +38,7 @@ RETURNING status
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class NewRow:
     """What is written of a new clip, and the address its bytes go to."""
 
     clip_id: str
@@ -56,14 +56,13 @@ async def create_clip(request: web.Request) -> web.Response:
     """Make a clip; the monitor takes it from there."""
     services = services_of(request)
     wanted = new_clip_from(await read_object(request), services.settings.max_duration_seconds)
-    clip_id = mint_clip_id(services.now())
-    row = await _prepare(services, clip_id, wanted)
+    row = await prepare_clip(services, wanted)
     async with connection_of(request) as connection, connection.transaction():
-        status = await _insert(connection, row)
+        status = await insert_clip(connection, row)
         answer = _answer(request, row, status)
         await keep_answer(request, connection, answer)
     services.wakeups.wake()
-    log.info("a clip was created", clip_id=clip_id, origin=wanted.source)
+    log.info("a clip was created", clip_id=row.clip_id, origin=wanted.source)
     return answer.response()
 
 
@@ -73,26 +72,32 @@ def new_clip_from(document: dict[str, Any], max_duration_seconds: int) -> NewCli
     model = NEW_CLIP_BY_SOURCE.get(source) if isinstance(source, str) else None
     if model is None:
         known = ", ".join(NEW_CLIP_BY_SOURCE)
-        raise invalid("source", f"must be one of {known}" if "source" in document else f"is missing; give one of {known}", source)
+        raise invalid(
+            "source", f"must be one of {known}" if "source" in document else f"is missing; give one of {known}", source
+        )
     wanted = as_model(document, model)
     if isinstance(wanted, NewUpload) and (wanted.max_duration_seconds or 0) > max_duration_seconds:
         raise invalid(
-            "max_duration_seconds", f"this installation takes at most {max_duration_seconds}", wanted.max_duration_seconds
+            "max_duration_seconds",
+            f"this installation takes at most {max_duration_seconds}",
+            wanted.max_duration_seconds,
         )
     return wanted
 
 
-async def _prepare(services: Services, clip_id: str, wanted: NewClip) -> _Row:
+async def prepare_clip(services: Services, wanted: NewClip) -> NewRow:
+    """The row of a new clip; for an upload the provider has reserved its address."""
+    clip_id = mint_clip_id(services.now())
     details: dict[str, Any] = {"created_by": "api", "origin": wanted.source}
     if isinstance(wanted, NewUpload):
         return await _prepare_upload(services, clip_id, wanted, details)
     if isinstance(wanted, NewFromUrl):
         # The address itself is for the monitor alone; that there is one may be known.
-        return _Row(clip_id, wanted.title, details | {"has_source_url": True}, source_url=wanted.url)
-    return _Row(clip_id, wanted.title, details, cloudflare_uid=wanted.cloudflare_uid)
+        return NewRow(clip_id, wanted.title, details | {"has_source_url": True}, source_url=wanted.url)
+    return NewRow(clip_id, wanted.title, details, cloudflare_uid=wanted.cloudflare_uid)
 
 
-async def _prepare_upload(services: Services, clip_id: str, wanted: NewUpload, details: dict[str, Any]) -> _Row:
+async def _prepare_upload(services: Services, clip_id: str, wanted: NewUpload, details: dict[str, Any]) -> NewRow:
     """Have the provider reserve an address first: a row without one could never get its bytes."""
     settings = services.settings
     expiry = services.now() + timedelta(seconds=settings.upload_expiry_seconds)
@@ -109,7 +114,7 @@ async def _prepare_upload(services: Services, clip_id: str, wanted: NewUpload, d
     except TimeoutError as problem:
         raise TransientError("provider_timeout", "the provider did not answer in time") from problem
     protocol: Literal["form", "tus"] = "tus" if wanted.by_tus else "form"
-    return _Row(
+    return NewRow(
         clip_id,
         wanted.title,
         details | {"upload_protocol": protocol, "upload_size_bytes": wanted.size_bytes},
@@ -120,7 +125,8 @@ async def _prepare_upload(services: Services, clip_id: str, wanted: NewUpload, d
     )
 
 
-async def _insert(connection: asyncpg.Connection, row: _Row) -> str:
+async def insert_clip(connection: asyncpg.Connection, row: NewRow) -> str:
+    """Write the row; the status the clip starts at."""
     try:
         async with connection.transaction():
             status: str = await connection.fetchval(
@@ -140,7 +146,7 @@ async def _insert(connection: asyncpg.Connection, row: _Row) -> str:
     return status
 
 
-def _answer(request: web.Request, row: _Row, status: str) -> Answer:
+def _answer(request: web.Request, row: NewRow, status: str) -> Answer:
     document = {
         "id": row.clip_id,
         "cloudflare_uid": row.cloudflare_uid,

@@ -17,8 +17,8 @@ from orchestrator.web.access import Caller, Guard, authenticate
 from orchestrator.web.metrics import METRICS
 from orchestrator.web.pages.problem_page import problem_page, wants_page
 from orchestrator.web.problems import Fault, Problem, problem_response, shorten
-from orchestrator.web.services import services_of
 from orchestrator.web.security import api_headers, page_headers
+from orchestrator.web.services import services_of
 from signals import DetailsNotAccepted, TooManySignals, UnknownClip
 
 log = structlog.get_logger(__name__)
@@ -27,7 +27,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)
-# Handlers carry their guard as an attribute of the route; whatever has no route is guarded by a token.
+# By method and template; whatever is not in it is guarded by a token.
 GUARDS: web.AppKey[dict[str, Guard]] = web.AppKey("guards", dict)
 
 # Also the database's doing: it is read-only after a failover, full, or gave up on a tangle. Later may help.
@@ -107,8 +107,10 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _let_in(request: web.Request) -> None:
-    guard = request.app[GUARDS].get(f"{request.method} {route_template(request)}", Guard.TOKEN)
-    if guard is Guard.OPEN:
+    if isinstance(request.match_info.http_exception, web.HTTPMethodNotAllowed):
+        return  # nothing will be done, and which methods there are is in the public reference
+    method = "GET" if request.method == "HEAD" else request.method
+    if request.app[GUARDS].get(f"{method} {route_template(request)}", Guard.TOKEN) is Guard.OPEN:
         return
     services = services_of(request)
     request[CALLER] = authenticate(request, services.settings, services.now())
@@ -129,7 +131,9 @@ def _refuse_coded_bodies(request: web.Request) -> None:
 def _from_http(request: web.Request, answer: web.HTTPException) -> Problem:
     if isinstance(answer, web.HTTPMethodNotAllowed):
         allow = ", ".join(sorted(answer.allowed_methods))
-        return Problem("method-not-allowed", f"{answer.method} is not taken; allowed are {allow}", headers={"Allow": allow})
+        return Problem(
+            "method-not-allowed", f"{answer.method} is not taken; allowed are {allow}", headers={"Allow": allow}
+        )
     if isinstance(answer, web.HTTPNotFound):
         return Problem("not-found", f"There is nothing at {shorten(request.path)}")
     if isinstance(answer, web.HTTPRequestEntityTooLarge):

@@ -144,7 +144,9 @@ async def _claim_for(request: web.Request) -> Claim | web.Response:
             if row["status"] is not None:
                 return _replay(wanted, row)
         if asyncio.get_running_loop().time() > deadline:
-            raise Problem("same-key-under-way", "The first call with this key is not answered yet", headers={"Retry-After": "1"})
+            raise Problem(
+                "same-key-under-way", "The first call with this key is not answered yet", headers={"Retry-After": "1"}
+            )
         await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
 
@@ -157,7 +159,9 @@ def _wanted(request: web.Request, raw: bytes) -> Claim:
     body = json.dumps(decode_object(raw) if raw.strip() else {}, sort_keys=True).encode()
     call = f"{request.method} {request.path}\n".encode() + body
     scope = request[CALLER].scope
-    secret = hashlib.sha256(f"{scope}\n{request.headers.get('Authorization', '')}\n{key}".encode("utf-8", "surrogateescape"))
+    secret = hashlib.sha256(
+        f"{scope}\n{request.headers.get('Authorization', '')}\n{key}".encode("utf-8", "surrogateescape")
+    )
     return Claim(scope, hashlib.sha256(key.encode()).digest(), hashlib.sha256(call).digest(), secret.digest())
 
 

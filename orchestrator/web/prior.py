@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 from aiohttp import web
 
+from orchestrator.drivers.budget import CallClass
 from orchestrator.drivers.cloudflare_models import DownloadState
 from orchestrator.drivers.errors import TransientError
 from orchestrator.storage.clips import Clip, read_clip_by_uid
@@ -87,7 +88,7 @@ async def poll_mp4_status(request: web.Request) -> web.StreamResponse:
         clip = await _clip_of(connection, uid)
     try:
         async with asyncio.timeout(_PROVIDER_TIMEOUT_SECONDS):
-            download = await services_of(request).stream.get_downloads(uid)
+            download = await services_of(request).stream.get_downloads(uid, CallClass.PERSON)
     except TimeoutError as problem:
         raise _no_answer() from problem
     is_ready = download.state is DownloadState.READY
@@ -131,7 +132,11 @@ async def _video_uid(request: web.Request) -> str:
     uid = (await read_object(request, optional=True)).get("videoUid")
     if not isinstance(uid, str) or not uid:
         shown = None if uid is None else shorten(uid)
-        raise Problem("missing-video", "videoUid must be a text that is not empty", [Fault("videoUid", "is missing or no text", shown)])
+        raise Problem(
+            "missing-video",
+            "videoUid must be a text that is not empty",
+            [Fault("videoUid", "is missing or no text", shown)],
+        )
     return uid
 
 
@@ -156,7 +161,7 @@ async def _plays_at_provider(services: Services, uid: str) -> bool:
     """Whether the provider plays it already: the row may lag behind by a look."""
     try:
         async with asyncio.timeout(_PROVIDER_TIMEOUT_SECONDS):
-            video = await services.stream.get(uid)
+            video = await services.stream.get(uid, CallClass.PERSON)
     except TimeoutError as problem:
         raise _no_answer() from problem
     return video is not None and video.ready_to_stream

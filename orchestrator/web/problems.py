@@ -61,7 +61,9 @@ _ROWS = (
     Kind("provider-refused", 502, "The provider refused the call", "Read the detail; the account may need attention."),
     Kind("database-away", 503, "The database is out of reach", "Ask again in a few seconds."),
     Kind("provider-away", 503, "The provider is out of reach or busy", "Ask again after the time Retry-After names."),
-    Kind("not-ready-yet", 503, "The service is not ready", "Read the detail; run `orchestrator migrate` if it says so."),
+    Kind(
+        "not-ready-yet", 503, "The service is not ready", "Read the detail; run `orchestrator migrate` if it says so."
+    ),
     Kind("shutting-down", 503, "The service is being stopped", "Ask again in a few seconds."),
 )
 KINDS: Mapping[str, Kind] = {row.code: row for row in _ROWS}

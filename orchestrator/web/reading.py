@@ -60,7 +60,11 @@ def query_from(request: web.Request) -> ListQuery:
         check_text("search", search)
     cursor = asked.get("cursor") or None
     return ListQuery(
-        statuses, pipeline, search, read_cursor(cursor) if cursor else None, whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
+        statuses,
+        pipeline,
+        search,
+        read_cursor(cursor) if cursor else None,
+        whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT),
     )
 
 

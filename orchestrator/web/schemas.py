@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 # The provider takes a form upload under this size; anything larger must be resumable.
 FORM_MAX_BYTES = 200_000_000
@@ -22,6 +22,9 @@ UID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 # What an address never holds unescaped.
 _NOT_IN_ADDRESSES = re.compile(r"[\x00-\x20\x7f\"<>\\^`{|}]")
 
+# The reference puts the list of the law in its place.
+STATUS_FORMAT = "clip-status"
+StatusName = Annotated[str, WithJsonSchema({"type": "string", "format": STATUS_FORMAT})]
 State = Literal["pending", "running", "done", "failed"]
 
 
@@ -101,8 +104,12 @@ NEW_CLIP_BY_SOURCE: dict[str, type[NewUpload] | type[NewFromUrl] | type[NewFromS
 class SignalRequest(Strict):
     """A request that a clip move to a status."""
 
-    requested_status: str = Field(description="a status of the clip's pipeline")
+    requested_status: StatusName = Field(description="a status of the clip's pipeline")
     details: dict[str, Any] = Field(default_factory=dict, description="merged into the clip's processing_details")
+
+
+class Empty(Strict):
+    """No fields; the body may be left out."""
 
 
 class VideoRequest(Strict):
@@ -118,7 +125,7 @@ class CreatedClip(BaseModel):
 
     id: str
     cloudflare_uid: str | None
-    status: str
+    status: StatusName
     upload_url: str | None = Field(description="one-time address for the bytes; null unless the source is upload")
     page_url: str
     protocol: Literal["form", "tus"] | None
@@ -132,7 +139,7 @@ class ClipAnswer(BaseModel):
     pipeline: str
     cloudflare_uid: str | None
     title: str | None
-    status: str
+    status: StatusName
     state: State
     progress: float = Field(ge=0, le=100)
     message: str
@@ -171,7 +178,7 @@ class StatusAnswer(BaseModel):
 
     id: str
     known: bool
-    status: str | None
+    status: StatusName | None
     state: State
     progress: float = Field(ge=0, le=100)
     message: str
@@ -188,8 +195,8 @@ class EventAnswer(BaseModel):
     at: datetime
     kind: str
     attempt: int
-    from_status: str | None
-    to_status: str | None
+    from_status: StatusName | None
+    to_status: str | None = Field(description="where it went, or was asked to go")
     progress: float | None
     source: str
     reason: str | None = Field(description="why, in a sentence: the rule that refused it, the step that moved it")
@@ -199,7 +206,7 @@ class EventAnswer(BaseModel):
 class PendingAnswer(BaseModel):
     """A signal that waits to be judged."""
 
-    requested_status: str
+    requested_status: StatusName
     attempt: int
     source: str
     at: datetime
@@ -217,10 +224,10 @@ class AskedAnswer(BaseModel):
     """A request was recorded; the monitor judges it."""
 
     id: str
-    requested_status: str
+    requested_status: StatusName
     attempt: int
     recorded: Literal[True]
-    status: str = Field(description="where the clip stands now")
+    status: StatusName = Field(description="where the clip stands now")
 
 
 class PriorAnswer(BaseModel):
@@ -230,7 +237,7 @@ class PriorAnswer(BaseModel):
     message: str
     videoUid: str
     clip_id: str
-    status: str
+    status: StatusName
 
 
 class Mp4Answer(PriorAnswer):

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from orchestrator.settings import Settings
 
 _EVERYWHERE = {
+    # Instead of the library's, which tells its version.
+    "Server": "clip-orchestrator",
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
     # Not "no-referrer": that turns the Origin of our own forms into "null".

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import asyncpg
 from aiohttp import web
 
+from orchestrator.drivers.budget import CallClass
 from orchestrator.drivers.cloudflare_models import DirectUpload, Download, Video
 from orchestrator.settings import Settings
 from signals import WakeUps, wake
@@ -19,19 +20,19 @@ class StreamPort(Protocol):
     """The part of the Cloudflare driver that answers people directly."""
 
     async def create_direct_upload(
-        self, max_duration_seconds: int, creator: str, meta: dict[str, str], expiry: datetime
+        self, max_duration_seconds: int, creator: str, meta: Mapping[str, str], expiry: datetime | None = None
     ) -> DirectUpload:
         """A one-time address for one form upload."""
 
     async def create_tus_upload(
-        self, size_bytes: int, max_duration_seconds: int, creator: str, name: str, expiry: datetime
+        self, size_bytes: int, max_duration_seconds: int, creator: str, name: str, expiry: datetime | None = None
     ) -> DirectUpload:
         """A one-time address for one resumable upload."""
 
-    async def get(self, uid: str) -> Video | None:
+    async def get(self, uid: str, call_class: CallClass = ...) -> Video | None:
         """The video; None when the provider does not know it."""
 
-    async def get_downloads(self, uid: str) -> Download:
+    async def get_downloads(self, uid: str, call_class: CallClass = ...) -> Download:
         """Where the video's MP4 is."""
 
 

@@ -87,13 +87,14 @@ def status_as_json(clip: Clip, eta_seconds: float | None) -> dict[str, Any]:
 
 def unknown_as_json(clip_id: str, now: datetime) -> dict[str, Any]:
     """The same for an id without a row; its message tells a wrong id from one not seen yet."""
+    message, _ = why_unknown(clip_id, now)
     return {
         "id": clip_id[:128],
         "known": False,
         "status": None,
         "state": "pending",
         "progress": 0.0,
-        "message": _why_unknown(clip_id, now),
+        "message": message,
         "terminal": False,
         "error": None,
         "eta_seconds": None,
@@ -101,13 +102,14 @@ def unknown_as_json(clip_id: str, now: datetime) -> dict[str, Any]:
     }
 
 
-def _why_unknown(clip_id: str, now: datetime) -> str:
+def why_unknown(clip_id: str, now: datetime) -> tuple[str, bool]:
+    """Why nothing is known of an id, and whether waiting may help."""
     minted = minted_at(clip_id)
     if minted is None or minted > now + _CLOCK_SKEW:
-        return "This id was never issued here; check it for a typing error"
+        return "This id was never issued here; check it for a typing error", False
     if now - minted < _MAY_STILL_APPEAR:
-        return "Not seen yet; it may appear in a moment"
-    return f"Issued on {minted:%Y-%m-%d %H:%M} UTC, but there is no such clip here"
+        return "Not seen yet; it may appear in a moment", True
+    return f"Issued on {minted:%Y-%m-%d %H:%M} UTC, but there is no such clip here", False
 
 
 def event_as_json(event: Event) -> dict[str, Any]:

@@ -42,7 +42,9 @@ async def receive_notification(request: web.Request) -> web.Response:
         raise
     except BadDocument as problem:
         metrics.count_webhook("bad-json")
-        raise Problem("bad-json", f"The body is refused: {problem.reason}", [Fault("body", problem.reason)]) from problem
+        raise Problem(
+            "bad-json", f"The body is refused: {problem.reason}", [Fault("body", problem.reason)]
+        ) from problem
     metrics.count_webhook("recorded" if await _record(request, video) else "unknown")
     return json_response({"received": True})
 

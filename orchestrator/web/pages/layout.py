@@ -24,7 +24,8 @@ $head
 <body>
 <a class="skip" href="#main">Skip to the content</a>
 <header class="top">
-<a class="brand" href="/"><svg viewBox="0 0 24 24" aria-hidden="true"><path d="M4 5h16v14H4z M10 9.5v5l4.5-2.5z" /></svg>Clip Orchestrator</a>
+<a class="brand" href="/">
+<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M4 5h16v14H4z M10 9.5v5l4.5-2.5z" /></svg>Clip Orchestrator</a>
 <nav aria-label="Main">$nav</nav>
 </header>
 <main id="main" tabindex="-1">
@@ -62,7 +63,9 @@ def page(
         main=main,
         scripts=join(fill(_SCRIPT, src=assets.address(name)) for name in scripts),
     )
-    return web.Response(status=status, body=document.encode("utf-8", "replace"), content_type="text/html", charset="utf-8")
+    return web.Response(
+        status=status, body=document.encode("utf-8", "replace"), content_type="text/html", charset="utf-8"
+    )
 
 
 def _nav(request: web.Request) -> Markup:

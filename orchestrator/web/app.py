@@ -1,0 +1,96 @@
+"""The web process put together: routes, edge, live feed; and running it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import structlog
+from aiohttp import web
+
+from orchestrator.storage.pool import connect
+from orchestrator.web.assets import ASSETS, read_assets
+from orchestrator.web.bodies import MAX_BYTES
+from orchestrator.web.edge import GUARDS, edge
+from orchestrator.web.events import FEED, HEARTBEAT, HEARTBEAT_SECONDS
+from orchestrator.web.live import LiveFeed
+from orchestrator.web.metrics import METRICS, Metrics
+from orchestrator.web.openapi import DOCUMENT, build_document
+from orchestrator.web.routes import API_ROUTES, ROUTES
+from orchestrator.web.services import SERVICES, Services
+
+log = structlog.get_logger(__name__)
+
+# Inside the ten seconds in which a stop must end, with room for closing what is left.
+_SHUTDOWN_SECONDS = 7.0
+# Longer than the pause between two clicks, shorter than anybody's patience with idle sockets.
+_KEEPALIVE_SECONDS = 75.0
+
+
+def create_app(services: Services, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> web.Application:
+    """The whole application; it opens nothing but the connection that listens."""
+    app = web.Application(middlewares=[edge], client_max_size=MAX_BYTES)
+    app[SERVICES] = services
+    app[METRICS] = Metrics()
+    app[ASSETS] = read_assets()
+    app[DOCUMENT] = build_document(API_ROUTES)
+    app[GUARDS] = {}
+    app[HEARTBEAT] = heartbeat_seconds
+    app[FEED] = _feed_for(services, app[METRICS])
+    for route in ROUTES:
+        resource = app.router.add_resource(route.path)
+        resource.add_route(route.method, route.handler)
+        app[GUARDS][f"{route.method} {resource.canonical}"] = route.guard
+        if route.method == "GET" and route.media_type != "text/event-stream":
+            resource.add_route("HEAD", route.handler)
+    app.cleanup_ctx.append(_live)
+    app.on_shutdown.append(_end_streams)
+    return app
+
+
+async def run_web(
+    services: Services, stop: asyncio.Event, on_listening: Callable[[int], None] = lambda port: None
+) -> None:
+    """Serve on the host and port of the settings until *stop* is set; then end within ten seconds.
+
+    *on_listening* is told the port once calls are taken: with port 0 the system chooses one.
+    """
+    settings = services.settings
+    runner = web.AppRunner(
+        create_app(services),
+        # Bodies are not decompressed: their size is the one that was counted.
+        auto_decompress=False,
+        access_log=None,
+        keepalive_timeout=_KEEPALIVE_SECONDS,
+        shutdown_timeout=_SHUTDOWN_SECONDS,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+        port = runner.addresses[0][1]
+        log.info("the web process listens", host=settings.host, port=port)
+        on_listening(port)
+        await stop.wait()
+        log.info("the web process stops")
+    finally:
+        await services.wakeups.close()
+        await runner.cleanup()
+
+
+def _feed_for(services: Services, metrics: Metrics) -> LiveFeed:
+    dsn = services.settings.database_url.get_secret_value()
+    return LiveFeed(
+        services.pool,
+        lambda: connect(dsn, services.role, "clip-orchestrator live"),
+        metrics.count_cut_stream,
+    )
+
+
+async def _live(app: web.Application) -> AsyncIterator[None]:
+    app[FEED].start()
+    yield
+    await app[FEED].close()
+
+
+async def _end_streams(app: web.Application) -> None:
+    await app[FEED].close()

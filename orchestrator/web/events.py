@@ -1,0 +1,97 @@
+"""``GET /api/events``: server-sent events for many clips in one stream."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from aiohttp import web
+
+from orchestrator.web.live import Client, LiveFeed
+from orchestrator.web.metrics import METRICS
+from orchestrator.web.problems import Problem, invalid
+from orchestrator.web.views import CLIP_ID
+
+HEARTBEAT_SECONDS = 15.0
+# Streams per process; each holds a socket and at most 64 chunks, most of them shared.
+STREAMS_MAX = 2000
+# The list page follows fifty; an address of 200 ids is 6 KB and still fits into a request line.
+CLIPS_MAX = 200
+# How long a browser waits before it connects again.
+_RETRY_MILLISECONDS = 3000
+# A client that vanished without a word is noticed within two heartbeats.
+_VANISHED_AFTER_MILLISECONDS = int(2 * HEARTBEAT_SECONDS * 1000)
+
+FEED: web.AppKey[LiveFeed] = web.AppKey("feed", LiveFeed)
+HEARTBEAT: web.AppKey[float] = web.AppKey("heartbeat", float)
+
+
+async def stream_events(request: web.Request) -> web.StreamResponse:
+    """Send the present state of the clips asked for, then every change, until either side goes."""
+    clip_ids, last_event_id = _followed(request), _last_event_id(request)
+    feed, metrics = request.app[FEED], request.app[METRICS]
+    if feed.is_closed:
+        raise Problem("shutting-down", "This process is being stopped", headers={"Retry-After": "3"})
+    if feed.client_count >= STREAMS_MAX:
+        raise Problem("too-many-streams", f"{STREAMS_MAX} streams are open", headers={"Retry-After": "30"})
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "text/event-stream; charset=utf-8",
+            "Cache-Control": "no-store, no-transform",
+            # Asks nginx not to collect events before it passes them on.
+            "X-Accel-Buffering": "no",
+        }
+    )
+    # Compression would hold events back.
+    transport = request.transport
+    if transport is None:
+        return response
+    _notice_vanished_peers(transport)
+    async with feed.subscribed(clip_ids, last_event_id, transport.abort) as client:
+        metrics.streams.set(feed.client_count)
+        try:
+            await response.prepare(request)
+            await response.write(f"retry: {_RETRY_MILLISECONDS}\n\n".encode())
+            await _pump(response, client, request.app[HEARTBEAT])
+        except ConnectionError:
+            pass  # the reader went: the usual end of a stream
+        finally:
+            metrics.streams.set(feed.client_count - 1)
+    return response
+
+
+async def _pump(response: web.StreamResponse, client: Client, heartbeat_seconds: float) -> None:
+    while True:
+        try:
+            async with asyncio.timeout(heartbeat_seconds):
+                chunk = await client.queue.get()
+        except TimeoutError:
+            chunk = b": heartbeat\n\n"
+        if chunk is None:
+            return
+        await response.write(chunk)
+
+
+def _followed(request: web.Request) -> frozenset[str] | None:
+    asked = request.query.getall("clip", [])
+    if len(asked) > CLIPS_MAX:
+        raise invalid("clip", f"may stand there at most {CLIPS_MAX} times; leave it out to follow all")
+    for clip_id in asked:
+        if not CLIP_ID.fullmatch(clip_id):
+            raise invalid("clip", "is no clip id", clip_id)
+    return frozenset(asked) or None
+
+
+def _last_event_id(request: web.Request) -> int:
+    """The id the reader got last; anything that is none of ours counts as none."""
+    text = request.headers.get("Last-Event-ID", "").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else 0
+
+
+def _notice_vanished_peers(transport: asyncio.Transport) -> None:
+    connection = transport.get_extra_info("socket")
+    if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _VANISHED_AFTER_MILLISECONDS)
+        except OSError:
+            return  # not a TCP socket: its peer cannot vanish

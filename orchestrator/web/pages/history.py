@@ -1,0 +1,52 @@
+"""Everything that happened to a clip, newest first: moves, and requests that were refused or had to wait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.storage.clips import Clip, Event
+from orchestrator.web.pages import parts
+from orchestrator.web.pages.markup import EMPTY, Markup, fill, join
+from orchestrator.web.views import message_of, reason_of
+
+_TABLE = """<div class="scroll" tabindex="0" role="region" aria-label="History"><table>
+<thead><tr><th scope="col">When</th><th scope="col">What</th><th scope="col">By</th>
+<th scope="col">Why</th></tr></thead>
+<tbody>$rows</tbody></table></div>"""
+_ROW = '<tr class="$kind"><td>$at</td><td>$what$rule</td><td>$source</td><td>$reason</td></tr>'
+_RULE = ' <code class="rule">$rule</code>'
+
+
+def history(events: Sequence[Event], clip: Clip) -> Markup:
+    """The lines as a table."""
+    if not events:
+        return fill("<p>$text</p>", text="Nothing yet")
+    return fill(_TABLE, rows=join(_row(event, clip) for event in reversed(events)))
+
+
+def _row(event: Event, clip: Clip) -> Markup:
+    rule = event.details.get("rule")
+    return fill(
+        _ROW,
+        kind=event.kind if event.kind in ("moved", "created", "refused", "noted", "outranked") else "other",
+        at=parts.moment(event.at),
+        what=_what(event, clip.pipeline),
+        rule=fill(_RULE, rule=rule) if isinstance(rule, str) and event.kind == "refused" else EMPTY,
+        source=event.source,
+        reason=reason_of(event.details),
+    )
+
+
+def _what(event: Event, pipeline: str) -> Markup:
+    target = message_of(pipeline, event.to_status or "")
+    sentences = {
+        "created": "Created",
+        "moved": "Now: $target",
+        "refused": "Refused: $target",
+        "noted": "Noted: $target",
+        "outranked": "Outranked: $target",
+    }
+    sentence = fill(sentences.get(event.kind, "$kind: $target"), target=target, kind=event.kind)
+    if event.kind == "moved" and event.attempt > 1:
+        return fill('$sentence <span class="dim">attempt $attempt</span>', sentence=sentence, attempt=event.attempt)
+    return sentence

@@ -1,0 +1,81 @@
+"""Signing in with a token, for people: a cookie that stands for it, out of reach of scripts and other sites."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import web
+
+from orchestrator.web.access import SESSION_COOKIE, SESSION_LIFETIME, find_token, issue_session, require_own_page
+from orchestrator.web.pages.forms import read_form
+from orchestrator.web.pages.layout import page
+from orchestrator.web.pages.markup import EMPTY, Markup, fill, markup
+from orchestrator.web.services import services_of
+
+log = structlog.get_logger(__name__)
+
+_MAIN = """<form class="card narrow" method="post" action="/sign-in">
+<h1>Sign in</h1>
+$fault
+<input type="hidden" name="next" value="$following">
+<label>Token <input type="password" name="token" autocomplete="current-password" required autofocus></label>
+<p class="dim">One of the tokens in <code>API_TOKENS</code>. You stay signed in for twelve hours.</p>
+<button class="primary">Sign in</button>
+</form>"""
+_FAULT = '<p class="note failed" role="alert">That is none of our tokens.</p>'
+
+
+async def show_form(request: web.Request) -> web.Response:
+    """The form; where no tokens are set there is nothing to sign in to."""
+    if not services_of(request).settings.api_tokens:
+        return _to("/")
+    return page(request, "Sign in", _form(_own_path(request.query.get("next")), EMPTY))
+
+
+async def take_token(request: web.Request) -> web.Response:
+    """Exchange a token for the cookie."""
+    require_own_page(request, lenient=True)
+    services = services_of(request)
+    form = await read_form(request)
+    following = _own_path(form.get("next"))
+    tokens = [token.get_secret_value() for token in services.settings.api_tokens]
+    token = find_token(form.get("token", ""), tokens)
+    if token is None:
+        log.warning("a sign-in was refused")
+        return page(request, "Sign in", _form(following, markup(_FAULT)), status=403)
+    response = _to(following)
+    response.set_cookie(
+        SESSION_COOKIE,
+        issue_session(token, services.now()),
+        max_age=int(SESSION_LIFETIME.total_seconds()),
+        httponly=True,
+        samesite="Strict",
+        secure=request.secure or (services.settings.public_base_url or "").startswith("https://"),
+        path="/",
+    )
+    return response
+
+
+async def sign_out(request: web.Request) -> web.Response:
+    """Forget the cookie."""
+    require_own_page(request, lenient=True)
+    response = _to("/sign-in")
+    response.del_cookie(SESSION_COOKIE, path="/")
+    return response
+
+
+def _form(following: str, fault: Markup) -> Markup:
+    return fill(_MAIN, following=following, fault=fault)
+
+
+def _own_path(address: str | None) -> str:
+    """*address* if it is a path here: a sign-in must not lead to somebody else's page."""
+    if not address or not address.startswith("/") or address.startswith(("//", "/\\")) or not address.isprintable():
+        return "/"
+    parts = urlsplit(address)
+    return address if not parts.scheme and not parts.netloc and "\\" not in address else "/"
+
+
+def _to(path: str) -> web.Response:
+    return web.Response(status=303, headers={"Location": path})

@@ -1,0 +1,143 @@
+"""Every address this process serves, as rows: method, path, handler, guard, and what the reference says of it."""
+
+from __future__ import annotations
+
+from orchestrator.web import asking, assets, creation, events, health, metrics, openapi, prior, reading, webhooks
+from orchestrator.web import schemas as s
+from orchestrator.web.access import Guard
+from orchestrator.web.pages import actions, clip_list, clip_page, docs_page, sign_in, upload_page
+from orchestrator.web.route import Parameter, Route
+
+
+def _text(name: str, text: str) -> Parameter:
+    return Parameter(name, text, {"type": "string"})
+
+
+def _whole(name: str, text: str, low: int, high: int | None, default: int) -> Parameter:
+    bounds = {"minimum": low} | ({} if high is None else {"maximum": high})
+    return Parameter(name, text, {"type": "integer", "default": default, **bounds})
+
+
+_STATUS: dict[str, object] = {"$ref": "#/components/schemas/Status"}
+_BODY = ("bad-json", "too-large", "unsupported-media", "invalid")
+_PRIOR = (
+    "bad-json",
+    "bad-request",
+    "missing-video",
+    "unknown-clip",
+    "too-large",
+    "unsupported-media",
+    "too-many-signals",
+)
+
+API_ROUTES = (
+    Route(
+        "POST", "/api/clips", creation.create_clip, "Make a clip",
+        body=(s.NewUpload, s.NewFromUrl, s.NewFromStream), success=(201, s.CreatedClip), once=True,
+        problems=(*_BODY, "already-known", "provider-refused", "provider-away"),
+    ),
+    Route(
+        "GET", "/api/clips", reading.list_clips, "List clips, newest first", success=(200, s.ClipList),
+        parameters=(
+            Parameter("status", "only clips at this status; repeats", _STATUS, repeats=True),
+            _text("pipeline", "only clips of this pipeline"),
+            _text("search", "part of the title, start of the id, or the whole cloudflare_uid"),
+            _text("cursor", "next_cursor of the page before"),
+            _whole("limit", "clips on the page", 1, reading.MAX_LIMIT, reading.DEFAULT_LIMIT),
+        ),
+        problems=("invalid", "unknown-status"),
+    ),
+    Route(
+        "GET", "/api/clips/{id}", reading.show_clip, "Show a clip",
+        success=(200, s.ClipAnswer), etag=True, problems=("unknown-clip",),
+    ),
+    Route(
+        "GET", "/api/clips/{id:.*}/status", reading.show_status, "Show where a clip stands; never 404",
+        success=(200, s.StatusAnswer), etag=True,
+    ),
+    Route(
+        "GET", "/api/clips/{id}/events", reading.show_events, "Show a clip's history, refused signals too",
+        success=(200, s.EventList),
+        parameters=(
+            _whole("after", "only lines past this event id", 0, None, 0),
+            _whole("limit", "lines on the page", 1, reading.MAX_LIMIT, reading.MAX_LIMIT),
+        ),
+        problems=("unknown-clip", "invalid"),
+    ),
+    Route(
+        "POST", "/api/clips/{id}/signals", asking.send_signal, "Ask that a clip move to a status",
+        body=(s.SignalRequest,), success=(202, s.AskedAnswer), once=True,
+        problems=(*_BODY, "unknown-clip", "unknown-status", "too-many-signals"),
+    ),
+    Route(
+        "POST", "/api/clips/{id}/retry", asking.retry_clip, "Try a failed clip again",
+        body=(s.Empty,), body_required=False, success=(202, s.AskedAnswer), once=True,
+        problems=(*_BODY, "unknown-clip", "not-failed", "cannot-retry", "too-many-signals"),
+    ),
+    Route(
+        "DELETE", "/api/clips/{id}", asking.delete_clip, "Remove a clip's video at the provider and end the clip",
+        success=(202, s.AskedAnswer), problems=("unknown-clip", "too-many-signals"),
+    ),
+    Route(
+        "GET", "/api/events", events.stream_events, "Follow many clips in one stream of events",
+        media_type="text/event-stream",
+        parameters=(Parameter("clip", "only this clip; repeats; none means all", {"type": "string"}, repeats=True),),
+        problems=("invalid", "too-many-streams", "shutting-down"),
+    ),
+    Route(
+        "POST", "/webhooks/cloudflare", webhooks.receive_notification, "Take a notification of the provider",
+        guard=Guard.OPEN, success=(200, s.Recorded),
+        problems=("bad-signature", "bad-json", "too-large", "unsupported-media", "too-many-signals"),
+    ),
+    Route(
+        "POST", "/api/cloudflare/enable-mp4", prior.enable_mp4, "Ask that a video's MP4 be made",
+        body=(s.VideoRequest,), success=(200, s.PriorAnswer), once=True,
+        problems=(*_PRIOR, "not-ready", "clip-failed", "provider-away", "provider-refused"),
+    ),
+    Route(
+        "POST", "/api/cloudflare/upload-to-r2", prior.upload_to_r2, "Ask that a video's MP4 be written to the bucket",
+        body=(s.VideoRequest,), success=(200, s.PriorAnswer), once=True,
+        problems=(*_PRIOR, "upload-under-way", "clip-failed"),
+    ),
+    Route(
+        "POST", "/api/cloudflare/poll-mp4-status", prior.poll_mp4_status, "Show where a video's MP4 is",
+        body=(s.VideoRequest,), success=(200, s.Mp4Answer), problems=(*_PRIOR, "provider-away", "provider-refused"),
+    ),
+    Route(
+        "POST", "/api/cloudflare/delete-video", prior.delete_video, "Ask that a video be deleted and its clip end",
+        body=(s.VideoRequest,), success=(200, s.PriorAnswer), once=True, problems=_PRIOR,
+    ),
+    Route(
+        "GET", "/healthz", health.show_health, "Say that the process answers",
+        guard=Guard.OPEN, success=(200, s.Health),
+    ),
+    Route(
+        "GET", "/readyz", health.show_readiness, "Say whether calls can be served",
+        guard=Guard.OPEN, success=(200, s.Readiness), problems=("not-ready-yet",),
+    ),
+    Route(
+        "GET", "/metrics", metrics.show_metrics, "Show figures for Prometheus",
+        guard=Guard.OPEN, media_type="text/plain",
+    ),
+    Route("GET", "/api/openapi.json", openapi.show_document, "Show this reference for programs", guard=Guard.OPEN),
+    Route(
+        "GET", "/api/docs", docs_page.show_docs, "Show this reference for people",
+        guard=Guard.OPEN, media_type="text/html",
+    ),
+)  # fmt: skip
+
+PAGE_ROUTES = (
+    Route("GET", "/", clip_list.show_list, "The clips", is_api=False),
+    Route("GET", "/upload", upload_page.show_upload, "Upload", is_api=False),
+    Route("POST", "/upload", upload_page.take_address, "Upload from an address", is_api=False),
+    Route("GET", "/clips/{id}", clip_page.show_page, "One clip", is_api=False),
+    Route("POST", "/clips/{id}/retry", actions.retry, "Try again", is_api=False),
+    Route("POST", "/clips/{id}/delete", actions.delete, "Delete", is_api=False),
+    Route("GET", "/sign-in", sign_in.show_form, "Sign in", guard=Guard.OPEN, is_api=False),
+    Route("POST", "/sign-in", sign_in.take_token, "Sign in", guard=Guard.OPEN, is_api=False),
+    Route("POST", "/sign-out", sign_in.sign_out, "Sign out", guard=Guard.OPEN, is_api=False),
+    Route("GET", "/assets/{version}/{name}", assets.show_asset, "A file for browsers", guard=Guard.OPEN, is_api=False),
+    Route("GET", "/favicon.ico", assets.show_asset, "The icon", guard=Guard.OPEN, is_api=False),
+)
+
+ROUTES = API_ROUTES + PAGE_ROUTES
