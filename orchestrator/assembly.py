@@ -18,15 +18,9 @@ import asyncpg
 from orchestrator.drivers.budget import BudgetSettings, SharedCallBudget
 from orchestrator.drivers.cloudflare import CloudflareSettings, CloudflareStream
 from orchestrator.drivers.egress import EgressPolicy
-from orchestrator.drivers.object_store import ObjectStore
-from orchestrator.drivers.object_store_client import ObjectStoreSettings
-from orchestrator.monitor.loop import Monitor, MonitorParts
-from orchestrator.pipelines.stream.hands import StreamHands
-from orchestrator.pipelines.stream.plan import StreamPolicy, stream_pipeline
 from orchestrator.settings import Settings
 from orchestrator.storage.migrations import MigrationError, pending_migrations
 from orchestrator.storage.pool import connect, create_pool, usable_role
-from orchestrator.transfer import HttpSource, PostgresCheckpoints
 
 
 @asynccontextmanager
@@ -82,6 +76,13 @@ def egress_policy(settings: Settings) -> EgressPolicy:
 
 async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
     """Stand by, lead and move clips until *stop* is set."""
+    from orchestrator.drivers.object_store import ObjectStore
+    from orchestrator.drivers.object_store_client import ObjectStoreSettings
+    from orchestrator.monitor.loop import Monitor, MonitorParts
+    from orchestrator.pipelines.stream.hands import StreamHands
+    from orchestrator.pipelines.stream.plan import StreamPolicy, stream_pipeline
+    from orchestrator.transfer import HttpSource, PostgresCheckpoints
+
     await refuse_unmigrated(settings)
     async with (
         open_pool(settings, "orchestrator_monitor", "clip-orchestrator monitor") as (pool, role),
@@ -113,6 +114,20 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
         finally:
             await source.close()
             await store.close()
+
+
+async def run_serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve API, webhooks and pages until *stop* is set."""
+    # Each process imports its own half: the other would cost it start-up time and memory.
+    from orchestrator.web.app import run_web
+    from orchestrator.web.services import Services, wake_through
+
+    await refuse_unmigrated(settings)
+    async with (
+        open_pool(settings, "orchestrator_api", "clip-orchestrator web") as (pool, role),
+        open_stream(settings, pool) as stream,
+    ):
+        await run_web(Services(settings, pool, stream, wake_through(pool), role), stop)
 
 
 def stop_on_signals() -> asyncio.Event:
