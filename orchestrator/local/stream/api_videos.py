@@ -20,7 +20,7 @@ from orchestrator.local.stream.listing import parse_query, select
 from orchestrator.local.stream.parts import Parts
 from orchestrator.local.stream.uploads_form import FormUploads
 from orchestrator.local.stream.uploads_tus import TusUploads
-from orchestrator.local.stream.videos import Cut
+from orchestrator.local.stream.videos import Cut, Video
 
 
 class VideoCalls:
@@ -70,15 +70,11 @@ class VideoCalls:
         self._parts.processing.begin(video.uid)
         return success(self._parts.show(video))
 
-    async def list(self, request: web.Request) -> web.Response:
+    async def list_videos(self, request: web.Request) -> web.Response:
         """GET /stream, with `total` and `range` on request."""
         query = parse_query(request.query)
         page = select(self._parts.store, query)
-        rows = page.rows
-        if omitted := self._parts.switches.current.list_omits:
-            hits = [video.uid for video in rows if omitted.concerns(video.names)]
-            if hits and self._parts.switches.bite(faults.ListOmits, *(omitted.video or "",)):
-                rows = [video for video in rows if video.uid not in hits]
+        rows = self._without_omitted(page.rows)
         self._parts.calls.record_list(len(query.uids or ()), len(rows))
         beside: dict[str, object] = {}
         if query.with_counts:
@@ -86,6 +82,14 @@ class VideoCalls:
             if self._parts.switches.bite(faults.TotalAsString, "GET /stream"):
                 beside = {name: str(number) for name, number in beside.items()}
         return success([self._parts.show(video) for video in rows], **beside)
+
+    def _without_omitted(self, rows: list[Video]) -> list[Video]:
+        """The rows that a fault leaves; an answer without the video it means is no occasion for it."""
+        fault = self._parts.switches.current.list_omits
+        kept = rows if fault is None else [video for video in rows if not fault.concerns(video.names)]
+        if fault is None or len(kept) == len(rows):
+            return rows
+        return kept if self._parts.switches.bite(faults.ListOmits, fault.video or "") else rows
 
     async def get(self, request: web.Request) -> web.Response:
         """GET /stream/{uid}"""

@@ -53,7 +53,7 @@ def _account(parts: Parts, forms: FormUploads) -> list[web.RouteDef]:
 def _videos(videos: VideoCalls, downloads: DownloadCalls, tokens: TokenCalls) -> list[web.RouteDef]:
     return [
         web.post(_STREAM, videos.upload),
-        web.get(_STREAM, videos.list),
+        web.get(_STREAM, videos.list_videos),
         web.post(f"{_STREAM}/copy", videos.copy),
         web.post(f"{_STREAM}/clip", videos.clip),
         web.get(_VIDEO, videos.get),

@@ -16,7 +16,36 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+# As the calls log names them. A misspelt route would never bite, so it is refused.
+ROUTES = frozenset(
+    {
+        "GET /user/tokens/verify",
+        "GET /tokens/verify",
+        "GET /stream/storage-usage",
+        "GET /stream/webhook",
+        "PUT /stream/webhook",
+        "DELETE /stream/webhook",
+        "POST /stream/direct_upload",
+        "POST /stream",
+        "GET /stream",
+        "POST /stream/copy",
+        "POST /stream/clip",
+        "GET /stream/{uid}",
+        "POST /stream/{uid}",
+        "DELETE /stream/{uid}",
+        "GET /stream/{uid}/embed",
+        "POST /stream/{uid}/token",
+        "GET /stream/{uid}/downloads",
+        "POST /stream/{uid}/downloads",
+        "DELETE /stream/{uid}/downloads",
+        "POST /stream/{uid}/downloads/{kind}",
+        "DELETE /stream/{uid}/downloads/{kind}",
+        "HEAD /media/{uid}",
+        "PATCH /media/{uid}",
+    }
+)
 
 
 class Fault(BaseModel):
@@ -39,6 +68,13 @@ class CallFault(Fault):
 
     selector = "route"
     route: str | None = None
+
+    @field_validator("route")
+    @classmethod
+    def _is_known(cls, route: str | None) -> str | None:
+        if route is not None and route not in ROUTES:
+            raise ValueError(f"no such route; known are {', '.join(sorted(ROUTES))}")
+        return route
 
 
 class VideoFault(Fault):
@@ -237,15 +273,15 @@ class WebhookReordered(VideoFault):
 
 
 class WebhookWrongSecret(VideoFault):
-    """One notification is signed with a secret that is not ours."""
+    """One attempt to notify is signed with a secret that is not ours."""
 
 
 class WebhookSecretRotated(VideoFault):
-    """One notification comes after the secret was changed: signed with the new one, which GET webhook tells."""
+    """One attempt to notify comes after the secret was changed: signed with the new one, which GET webhook tells."""
 
 
 class WebhookStale(VideoFault):
-    """One notification's signature is right and *seconds* old."""
+    """One attempt to notify has a signature that is right and *seconds* old."""
 
     seconds: float = Field(default=3600.0, gt=0)
 

@@ -56,7 +56,9 @@ class Account:
         headers = {"Authorization": f"Bearer {self.token}", **arguments.pop("headers", {})}
         async with self.session.request(method, self.address + path, headers=headers, **arguments) as answer:
             is_json = answer.content_type == "application/json"
-            return Answer(answer.status, answer.headers, await answer.json() if is_json else await answer.text() or None)
+            return Answer(
+                answer.status, answer.headers, await answer.json() if is_json else await answer.text() or None
+            )
 
     async def video(self, uid: str) -> dict[str, Any]:
         return (await self.call("GET", f"/stream/{uid}")).result
@@ -176,7 +178,9 @@ async def open_account(tmp_path: Path) -> AsyncIterator[OpenAccount]:
         session = await stack.enter_async_context(aiohttp.ClientSession())
 
         async def start(**options: Any) -> Account:
-            given = StandInOptions(**{"data_dir": tmp_path / "stream", "encode": "copy", "rate_limit_count": 1_000_000, **options})
+            given = StandInOptions(
+                **{"data_dir": tmp_path / "stream", "encode": "copy", "rate_limit_count": 1_000_000, **options}
+            )
             return Account(await stack.enter_async_context(StreamStandIn(given)), session)
 
         yield start

@@ -98,7 +98,9 @@ async def test_copy_fetches_the_address(account, media: Path, serve) -> None:
     app = web.Application()
     app.router.add_static("/", media)
     origin = await serve(app)
-    made = (await account.call("POST", "/stream/copy", json={"input": f"{origin}/clip.mp4", "meta": {"id": "7"}})).result
+    made = (
+        await account.call("POST", "/stream/copy", json={"input": f"{origin}/clip.mp4", "meta": {"id": "7"}})
+    ).result
     assert made["status"]["state"] == "downloading"
     assert "pctComplete" not in made["status"]
     assert made["meta"] == {"name": "clip.mp4", "id": "7", "downloaded-from": f"{origin}/clip.mp4"}

@@ -92,7 +92,15 @@ def test_counts_and_selectors() -> None:
     switches = FaultSwitches(Faults())
     switches.set(webhook_lost={"times": 2, "skip": 1, "video": "a"})
     kind = type(switches.current.webhook_lost)
-    assert [switches.bite(kind, name) is not None for name in "baabaaa"] == [False, False, True, False, True, False, False]
+    assert [switches.bite(kind, name) is not None for name in "baabaaa"] == [
+        False,
+        False,
+        True,
+        False,
+        True,
+        False,
+        False,
+    ]
     assert switches.as_json()["bitten"] == {"webhook_lost": 2}
     with pytest.raises(UnknownFault, match="webhook_lots"):
         switches.set(webhook_lots={})

@@ -77,7 +77,9 @@ async def test_the_sound_alone_is_an_m4a_where_there_is_sound(account, media: Pa
     assert (await account.call("POST", f"/stream/{uid}/downloads/subtitles")).code == 10005
 
     async def audio(of: str) -> dict:
-        while (found := (await account.call("GET", f"/stream/{of}/downloads")).result["audio"])["status"] == "inprogress":
+        while (found := (await account.call("GET", f"/stream/{of}/downloads")).result["audio"])[
+            "status"
+        ] == "inprogress":
             pass
         return found
 
@@ -141,7 +143,10 @@ async def test_a_signed_video_is_had_by_token_only(account, media: Path) -> None
     assert await status() == 403
     assert await status(downloadable=True, exp=now - 10) == 401
     assert await status(downloadable=True, nbf=now + 100) == 401
-    assert await status(downloadable=True, accessRules=[{"type": "ip.src", "action": "block", "ip": ["127.0.0.0/8"]}]) == 401
+    assert (
+        await status(downloadable=True, accessRules=[{"type": "ip.src", "action": "block", "ip": ["127.0.0.0/8"]}])
+        == 401
+    )
     assert await status(downloadable=True, accessRules=[{"type": "any", "action": "allow"}]) == 200
     token = (await account.call("POST", f"/stream/{uid}/token", json={"downloadable": True})).result["token"]
     forged = token[:-4] + ("AAAA" if token[-4:] != "AAAA" else "BBBB")

@@ -37,8 +37,9 @@ async def test_it_runs_as_a_program_and_ends_without_leaving_a_child(
         async with session.post(base, data=form) as answer:
             assert answer.status == 200
     encoders = Path(f"/proc/{child.pid}/task/{child.pid}/children")
-    while not (found := encoders.read_text().split()):
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(20):
+        while not (found := encoders.read_text().split()):
+            await asyncio.sleep(0.005)
     child.send_signal(number)
     assert await asyncio.wait_for(child.wait(), 10) == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in found)

@@ -30,9 +30,16 @@ async def test_a_video_walks_through_its_states_in_order(open_account, media: Pa
     assert (await account.video(announced["uid"]))["status"]["state"] == "pendingupload"
     await account.send(announced["uploadURL"], media / "clip.mp4")
     states = [view["status"]["state"] for view in await _seen(account, announced["uid"])]
-    assert [state for n, state in enumerate(states) if state not in states[:n]] == ["queued", "inprogress", "ready"] or [
-        state for n, state in enumerate(states) if state not in states[:n]
-    ] == ["pendingupload", "queued", "inprogress", "ready"]
+    assert [state for n, state in enumerate(states) if state not in states[:n]] == [
+        "queued",
+        "inprogress",
+        "ready",
+    ] or [state for n, state in enumerate(states) if state not in states[:n]] == [
+        "pendingupload",
+        "queued",
+        "inprogress",
+        "ready",
+    ]
     assert states == sorted(states, key=["pendingupload", "queued", "inprogress", "ready"].index)
 
 
@@ -74,7 +81,9 @@ async def test_duration_and_size_are_unknown_until_it_is_in_progress(open_accoun
         ("blink.mp4", "ERR_DURATION_TOO_SHORT"),
     ],
 )
-async def test_what_cannot_be_a_video_ends_in_error(open_account, media: Path, encode: str, name: str, code: str) -> None:
+async def test_what_cannot_be_a_video_ends_in_error(
+    open_account, media: Path, encode: str, name: str, code: str
+) -> None:
     account = await open_account(encode=encode)
     uid = await account.upload(media / name)
     video = await account.until_state(uid, "error")

@@ -175,7 +175,7 @@ async def test_creations_that_are_refused(account, changed: dict[str, str], stat
 
 
 async def test_a_page_elsewhere_may_use_tus(account) -> None:
-    address, uid = await _create(account, 100)
+    address, _ = await _create(account, 100)
     asked = {
         "Origin": "http://localhost:8080",
         "Access-Control-Request-Method": "PATCH",
