@@ -30,6 +30,7 @@ from .ports import free_port_from, wait_until_free
 # When a run is killed, the kernel ends its programs; their ports close a moment later.
 _PORT_PATIENCE_SECONDS = 2.0
 _NAME_WIDTH = 8
+_DEFAULT_PORT = 8080
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class DevOptions:
     """Where the page is served and where everything is kept."""
 
     host: str = LOOPBACK
-    port: int = 8080
+    port: int = _DEFAULT_PORT
     """0: the first free one from 8080."""
 
     data_dir: Path = Path(".orchestrator")
@@ -100,11 +101,11 @@ async def _stop(parts: DevParts, interrupts: Interrupts) -> None:
 
 async def _page_port(options: DevOptions) -> int:
     if options.port == 0:
-        return free_port_from(options.host, DevOptions.port, ())
+        return free_port_from(options.host, _DEFAULT_PORT, ())
     if not await wait_until_free(options.host, options.port, _PORT_PATIENCE_SECONDS):
         raise PortInUse(
             f"Port {options.port} on {options.host} is in use by another program. Stop that program, or choose another "
-            f"port, for example: --port {options.port + 10 if options.port < 65_000 else 8080}"
+            f"port, for example: --port {options.port + 10 if options.port < 65_000 else _DEFAULT_PORT}"
         )
     return options.port
 
@@ -118,8 +119,8 @@ async def _state(file: Path, page_port: int) -> DevState:
     state, moved = choose_ports(remembered, LOOPBACK, page_port)
     for name in moved:
         _complain(
-            f"Port {remembered.ports[name]} ({name}) is in use by another program; {state.ports[name]} is used from now "
-            "on. Addresses of finished clips from before may not work."
+            f"Port {remembered.ports[name]} ({name}) is in use by another program; {state.ports[name]} is used from "
+            "now on. Addresses of finished clips from before may not work."
         )
     write_state(file, state)
     return state
