@@ -106,7 +106,7 @@ def read_answer(operation: Operation, reply: Reply) -> Answer:
 def no_answer(operation: Operation, code: str, sentence: str, retry_after: float | None = None) -> DriverError:
     """The failure of a call whose outcome nobody told: of one that creates, it is not known to have failed."""
     if operation.creates:
-        doubt = f"{sentence} What was asked for may exist all the same: look for it by its creator."
+        doubt = f"{sentence.rstrip('.')}. What was asked for may exist all the same: look for it by its creator."
         return TransientError("outcome_unknown", doubt, retry_after)
     if operation.repeatable and (retry_after or 0) <= REPEAT_PAUSE_MAX_SECONDS:
         return RepeatableError(code, sentence, retry_after)

@@ -634,6 +634,8 @@ async def test_the_environment_names_no_proxy(script: Script, monkeypatch: pytes
 
 
 async def test_cookies_are_not_kept(script: Script) -> None:
+    # By name: cookies of bare addresses are dropped anyway.
+    script.url = script.url.replace("127.0.0.1", "localhost")
     script.answers = [envelope(VIDEO, headers={"Set-Cookie": "a=b; Path=/"})]
     async with script.stream() as stream:
         await stream.get(UID)
