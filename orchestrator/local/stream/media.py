@@ -20,7 +20,7 @@ from orchestrator.local.stream.videos import Cut
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,asf,mxf,ogg,gif,wav,mp3,h264,hevc,m4v"
 _FROM_FILE = ["-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS]
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
-_PICTURE = re.compile(r"Stream #.*Video: (?!.*attached pic).*?\b(\d{1,5})x(\d{1,5})\b")
+_PICTURE = re.compile(r"Stream #.*Video: (?!.*attached pic).*?\b([1-9]\d{0,4})x([1-9]\d{0,4})\b")
 # Stream gives up to 1080p, H.264, 8 bit, 70 frames a second and two channels.
 _FIT = "scale=w='min(1920,iw)':h='min(1080,ih)':force_original_aspect_ratio=decrease:force_divisible_by=2"
 # What players are used to: short enough to start fast, long enough to be few.

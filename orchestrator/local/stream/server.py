@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import socket
 from pathlib import Path
@@ -33,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 # Requests still running at the end are cut off after this: a viewer must not hold up the stop.
 _SHUTDOWN_SECONDS = 0.5
+# The longest address Cloudflare's edge takes; it bounds how many uids fit into one `id=`.
+_LONGEST_ADDRESS_BYTES = 16 * 1024
 
 
 class DataDirBusy(RuntimeError):
@@ -99,17 +100,17 @@ class StreamStandIn:
         media = Media(find_ffmpeg(options.ffmpeg))
         options.data_dir.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(options.data_dir / "lock")
+        listener: socket.socket | None = None
         try:
-            listener = socket.create_server((options.host, options.port))
+            listener = _listener(options.host, options.port)
             port = listener.getsockname()[1]
             self._parts = self._wire(media, options.public_url or f"http://{_in_url(options.host)}:{port}")
-            app = build_application(self._parts, TokenSigner(options.data_dir / "token-secret"))
-            self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
-            await self._runner.setup()
-            await web.SockSite(self._runner, listener).start()
+            await self._serve(self._parts, listener)
             await self._parts.webhooks.start(self._parts.base_url)
         except BaseException:
             await self.stop()
+            if listener is not None:
+                listener.close()
             raise
         self._parts.processing.resume()
         self._parts.downloads.resume()
@@ -134,6 +135,14 @@ class StreamStandIn:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    async def _serve(self, parts: Parts, listener: socket.socket) -> None:
+        app = build_application(parts, TokenSigner(self.options.data_dir / "token-secret"))
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, max_line_size=_LONGEST_ADDRESS_BYTES
+        )
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener).start()
 
     def _wire(self, media: Media, base_url: str) -> Parts:
         options = self.options
@@ -171,8 +180,12 @@ def _locked(path: Path) -> BinaryIO:
     return file
 
 
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
+
+
 def _in_url(host: str) -> str:
-    with contextlib.suppress(ValueError):
-        if ":" in host:
-            return f"[{host}]"
+    if ":" in host:
+        return f"[{host}]"
     return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound

@@ -153,7 +153,9 @@ class Webhooks:
             return None
         headers = {"Content-Type": "application/json", "Webhook-Signature": self._signature(video, body, registration)}
         try:
-            async with self._session.post(registration.url, data=body, headers=headers) as answer:
+            async with self._session.post(
+                registration.url, data=body, headers=headers, allow_redirects=False
+            ) as answer:
                 return answer.status
         except (aiohttp.ClientError, TimeoutError):
             return None

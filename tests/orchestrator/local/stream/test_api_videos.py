@@ -218,3 +218,9 @@ async def test_two_made_at_once_differ_in_created(account) -> None:
     videos = await asyncio.gather(*(account.announce() for _ in range(20)))
     created = [(await account.video(video["uid"]))["created"] for video in videos]
     assert len(set(created)) == 20
+
+
+async def test_one_list_call_asks_for_hundreds_of_uids(account) -> None:
+    uids = [(await account.announce())["uid"] for _ in range(3)]
+    wanted = ",".join([*(f"{n:032x}" for n in range(400)), *uids])
+    assert len((await account.call("GET", f"/stream?id={wanted}")).result) == 3

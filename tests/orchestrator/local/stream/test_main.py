@@ -8,6 +8,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from orchestrator.local.stream import StandInOptions
+
 MODULE = [sys.executable, "-m", "orchestrator.local.stream"]
 
 
@@ -43,6 +45,27 @@ async def test_it_runs_as_a_program_and_ends_without_leaving_a_child(
     child.send_signal(number)
     assert await asyncio.wait_for(child.wait(), 10) == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in found)
+
+
+async def test_a_killed_one_goes_on_after_the_next_start(tmp_path: Path, media: Path) -> None:
+    child, url = await _start(tmp_path, "--pace", "pleasant", "--token", "t")
+    async with aiohttp.ClientSession(headers={"Authorization": "Bearer t"}) as session:
+        form = aiohttp.FormData()
+        form.add_field("file", (media / "clip.mp4").read_bytes(), filename="a.mp4")
+        path = f"/accounts/{StandInOptions(data_dir=tmp_path).account_id}/stream"
+        async with session.post(url + path, data=form) as answer:
+            uid = (await answer.json())["result"]["uid"]
+        child.kill()
+        await child.wait()
+        child, url = await _start(tmp_path, "--pace", "fast", "--token", "t")
+        async with asyncio.timeout(20):
+            while True:
+                async with session.get(f"{url}{path}/{uid}") as answer:
+                    video = (await answer.json())["result"]
+                if video["status"]["state"] == "ready":
+                    break
+        child.terminate()
+        assert await child.wait() == 0
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,8 @@ async def test_a_wrong_offset_is_409_and_says_the_right_one(account) -> None:
     await _patch(account, address, 0, b"x" * CHUNK_MIN_BYTES)
     answer = await _patch(account, address, 0, b"x" * CHUNK_MIN_BYTES)
     assert (answer.status, answer.headers["Upload-Offset"]) == (409, str(CHUNK_MIN_BYTES))
+    # The refusal is read even by a client that sends its whole chunk first.
+    assert (await _patch(account, address, 0, b"x" * (20 * MIB))).status == 409
 
 
 async def test_a_broken_chunk_is_kept_in_whole_steps_and_resumed(account, media: Path) -> None:
