@@ -91,7 +91,7 @@ class Asked:
 class Origin:
     """An HTTP server for one file. *behave* may answer a request itself by returning True."""
 
-    body: bytes = b""
+    body: Any = b""
     etag: str | None = '"v1"'
     has_ranges: bool = True
     port: int = 0
@@ -130,7 +130,8 @@ class Origin:
             await asked.send(part)
         else:
             await asked.head("200 OK", Content_Length=str(len(self.body)), **common)
-            await asked.send(self.body)
+            for start in range(0, len(self.body), MIB):
+                await asked.send(self.body[start : start + MIB])
 
 
 @pytest.fixture
