@@ -164,7 +164,7 @@ async def test_a_failed_transfer_is_retried_where_it_failed(house: House, sample
     house.stream.faults.clear()
     status, _ = await house.api("POST", f"/api/clips/{made['id']}/retry")
     assert status == 202
-    clip = await house.until_complete(made["id"])
-    assert clip.attempt == 2
+    await house.until(made["id"], lambda clip: clip.attempt == 2)
+    await house.until_complete(made["id"])
     assert house.stream.calls.count("POST /stream/{uid}/downloads") == 1
     await _assert_same_bytes(house, made["id"])
