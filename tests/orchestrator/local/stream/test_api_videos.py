@@ -222,5 +222,5 @@ async def test_two_made_at_once_differ_in_created(account) -> None:
 
 async def test_one_list_call_asks_for_hundreds_of_uids(account) -> None:
     uids = [(await account.announce())["uid"] for _ in range(3)]
-    wanted = ",".join([*(f"{n:032x}" for n in range(400)), *uids])
+    wanted = ",".join([*(f"{n:032x}" for n in range(900)), *uids])
     assert len((await account.call("GET", f"/stream?id={wanted}")).result) == 3
