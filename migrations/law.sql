@@ -19,42 +19,91 @@ BEGIN
     IF NEW.source_url IS NOT NULL THEN   -- whether there is one may be known; what it is may not
         NEW.processing_details := NEW.processing_details || '{"has_source_url": true}';
     END IF;
+    PERFORM check_document(NEW.processing_details, true);
     NEW.pending := 0;
-    NEW := take_request(NEW, '{}'::jsonb);
-    INSERT INTO clip_events (clip_id, kind, attempt, to_status, progress, source, details)
-    VALUES (NEW.id, 'created', 1, NEW.status, NEW.progress, coalesce(NEW.processing_details ->> 'created_by', 'api'), '{}');
+    NEW.processing_details := without_request(NEW.processing_details);
+    IF NEW.processing_details ->> 'requested_status' IS NOT NULL THEN
+        NEW.pending := 1;
+        NEW.processing_details := NEW.processing_details || jsonb_build_object('requested_attempt', 1,
+            'status_request_time', coalesce(NEW.processing_details -> 'status_request_time', to_jsonb(clock_timestamp())));
+    END IF;
     RETURN NEW;
 END $$;
+
+-- Only once the row is there: an insert that gives way to a conflict has made nothing.
+CREATE OR REPLACE FUNCTION clips_are_announced() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    author text := left(coalesce(NEW.processing_details ->> 'created_by', 'api'), 100);
+BEGIN
+    INSERT INTO clip_events (clip_id, kind, attempt, to_status, progress, source)
+    VALUES (NEW.id, 'created', 1, NEW.status, NEW.progress, author);
+    IF NEW.pending > 0 THEN
+        INSERT INTO clip_signals (clip_id, attempt, requested_status, source)
+        VALUES (NEW.id, 1, left(NEW.processing_details ->> 'requested_status', 100), author);
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- The bounds of a document before it is taken apart. Others than the engine leave it a quarter of the 64 KiB, so
+-- that a full document never keeps a clip from being moved or ended. Python reads no deeper than some hundreds of
+-- levels; 32 are more than any document of ours has.
+CREATE OR REPLACE FUNCTION check_document(doc jsonb, is_from_outside boolean) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    IF jsonb_path_exists(doc, '$.**{33}') THEN
+        RAISE EXCEPTION 'processing_details is nested more than 32 levels deep'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'processing_details_is_shallow';
+    END IF;
+    IF is_from_outside AND (pg_column_size(without_request(doc)) > 49152 OR pg_column_size(doc -> 'request') > 49152) THEN
+        RAISE EXCEPTION 'processing_details would have more than 48 KiB'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'processing_details_is_bounded';
+    END IF;
+END $$;
+
+-- What is no object stays as it is: a check of the table refuses it by name.
+CREATE OR REPLACE FUNCTION without_request(doc jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE jsonb_typeof(doc) WHEN 'object' THEN doc - 'request' ELSE doc END
+$$;
+
+CREATE OR REPLACE FUNCTION to_attempt(value jsonb) RETURNS integer LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN value #>> '{}' ~ '^[0-9]{1,9}$' THEN (value #>> '{}')::integer END
+$$;
 
 -- A request found in processing_details goes to the inbox; of several pending ones the document shows the highest.
 CREATE OR REPLACE FUNCTION take_request(clip clips, before jsonb) RETURNS clips
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    doc jsonb := clip.processing_details;
-    request jsonb := doc -> 'request';
+    doc jsonb := without_request(clip.processing_details);
+    request jsonb := clip.processing_details -> 'request';
     asked text := left(doc ->> 'requested_status', 100);
     asked_attempt integer;
 BEGIN
+    clip.processing_details := doc;
     IF asked IS NULL
        OR (request IS NULL AND clip.pending > 0
            AND (doc -> 'requested_status') IS NOT DISTINCT FROM (before -> 'requested_status')
            AND (doc -> 'status_request_time') IS NOT DISTINCT FROM (before -> 'status_request_time')) THEN
-        clip.processing_details := doc - 'request';
         RETURN clip;
     END IF;
     IF jsonb_typeof(request) IS DISTINCT FROM 'object' THEN
         request := '{}';
     END IF;
-    asked_attempt := CASE WHEN request ->> 'attempt' ~ '^[0-9]{1,9}$' THEN (request ->> 'attempt')::integer ELSE clip.attempt END;
+    -- An attempt that stood there before says nothing about this request; one that its writer wrote does.
+    asked_attempt := coalesce(to_attempt(request -> 'attempt'),
+        CASE WHEN (doc -> 'requested_attempt') IS DISTINCT FROM (before -> 'requested_attempt')
+             THEN to_attempt(doc -> 'requested_attempt') END,
+        clip.attempt);
     INSERT INTO clip_signals (clip_id, attempt, requested_status, source, details, insists)
     VALUES (clip.id, asked_attempt, asked, left(coalesce(request ->> 'source', 'unknown'), 100),
             CASE jsonb_typeof(request -> 'details') WHEN 'object' THEN request -> 'details' ELSE '{}' END,
             coalesce(request -> 'insists' = 'true'::jsonb, false));
     clip.pending := clip.pending + 1;
-    doc := doc - 'request' || jsonb_build_object('requested_attempt', asked_attempt,
+    doc := doc || jsonb_build_object('requested_attempt', asked_attempt,
         'status_request_time', coalesce(doc -> 'status_request_time', to_jsonb(clock_timestamp())));
-    IF before ? 'requested_status' AND clip.pending > 1
-       AND (coalesce((before ->> 'requested_attempt')::integer, clip.attempt), coalesce(status_order(clip.pipeline, before ->> 'requested_status'), 0))
+    IF before ->> 'requested_status' IS NOT NULL AND clip.pending > 1
+       AND (coalesce(to_attempt(before -> 'requested_attempt'), clip.attempt),
+            coalesce(status_order(clip.pipeline, before ->> 'requested_status'), 0))
          > (asked_attempt, coalesce(status_order(clip.pipeline, asked), 0)) THEN
         doc := doc || jsonb_build_object('requested_status', before -> 'requested_status',
             'requested_attempt', before -> 'requested_attempt', 'status_request_time', before -> 'status_request_time');
@@ -67,6 +116,8 @@ CREATE OR REPLACE FUNCTION clips_obey_the_law() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     here record;
+    rest clips := NEW;
+    is_from_outside boolean;
 BEGIN
     IF (NEW.id, NEW.pipeline, NEW.created_at) IS DISTINCT FROM (OLD.id, OLD.pipeline, OLD.created_at) THEN
         RAISE EXCEPTION 'id, pipeline and created_at of a clip never change' USING ERRCODE = 'check_violation', CONSTRAINT = 'identity';
@@ -94,6 +145,13 @@ BEGIN
         END IF;
     END IF;
     IF NEW.processing_details IS DISTINCT FROM OLD.processing_details THEN
+        -- The document alone is all that others may write; the engine changes something beside it.
+        rest.processing_details := OLD.processing_details;
+        is_from_outside := rest IS NOT DISTINCT FROM OLD;
+        PERFORM check_document(NEW.processing_details, is_from_outside);
+        IF is_from_outside AND NEW.look_at IS NULL THEN
+            NEW.look_at := clock_timestamp();   -- an ended clip: what was written may call for tidying up
+        END IF;
         NEW := take_request(NEW, OLD.processing_details);
     END IF;
     NEW.version := OLD.version + 1;
@@ -103,5 +161,7 @@ END $$;
 
 CREATE OR REPLACE TRIGGER clips_begin_at_the_beginning BEFORE INSERT ON clips
     FOR EACH ROW EXECUTE FUNCTION clips_begin_at_the_beginning();
+CREATE OR REPLACE TRIGGER clips_are_announced AFTER INSERT ON clips
+    FOR EACH ROW EXECUTE FUNCTION clips_are_announced();
 CREATE OR REPLACE TRIGGER clips_obey_the_law BEFORE UPDATE ON clips
     FOR EACH ROW EXECUTE FUNCTION clips_obey_the_law();

@@ -66,9 +66,7 @@ async def migrate(dsn: str, directory: Path | None = None) -> list[str]:
         await connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY)
         applied = await _apply_numbered(connection, read_migrations(directory))
-        async with connection.transaction():
-            await connection.execute(render_law_functions())
-            await connection.execute((directory / "law.sql").read_text("utf-8"))
+        await _state_the_law(connection, (directory / "law.sql").read_text("utf-8"))
         await _grant(connection, (directory / "privileges.sql").read_text("utf-8"))
         return applied
     finally:
@@ -118,6 +116,19 @@ def _unapplied(migrations: list[Migration], known: dict[str, str]) -> list[Migra
             f"the database is newer than this program: it has {', '.join(unknown)}; install a newer version"
         )
     return [migration for migration in migrations if migration.name not in known]
+
+
+async def _state_the_law(connection: asyncpg.Connection, law: str) -> None:
+    """Create the functions and triggers that refuse what the law refuses.
+
+    They act with their owner's rights and keep the search path in force here: temporary objects stand last in it,
+    so that no session can put a table of its own in the place of ours.
+    """
+    async with connection.transaction():
+        schema = await connection.fetchval("SELECT quote_ident(current_schema())")
+        await connection.execute(f"SET LOCAL search_path = {schema}, pg_temp")
+        await connection.execute(render_law_functions())
+        await connection.execute(law)
 
 
 async def _grant(connection: asyncpg.Connection, privileges: str) -> None:

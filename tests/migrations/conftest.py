@@ -1,0 +1,91 @@
+"""Connections in each role, and a way to put a clip at any status.
+
+Copying a database takes far longer than most of the tests here: those of one file share one, emptied before each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from orchestrator.storage.pool import connect
+from statusutils import ERROR, STREAM
+
+Reach = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture(scope="module")
+def shared_database(postgres_server: Any, database_template: str) -> Iterator[str]:
+    """The address of a migrated database for the tests of one file."""
+    name = f"{postgres_server.prefix}_{secrets.token_hex(4)}"
+    asyncio.run(postgres_server.clone(database_template, name))
+    yield postgres_server.dsn(name)
+    asyncio.run(postgres_server.drop(name))
+
+
+@pytest.fixture
+async def database(shared_database: str) -> str:
+    """The same, without a clip in it."""
+    connection = await asyncpg.connect(shared_database)
+    await connection.execute("TRUNCATE clips, clip_events, clip_signals RESTART IDENTITY")
+    await connection.close()
+    return shared_database
+
+
+@pytest.fixture
+async def acting(database: str, role: str | None) -> AsyncIterator[asyncpg.Connection]:
+    """A connection in the role that the test is parametrized with."""
+    connection = await connect(database, role, "test role")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def owner(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of whoever migrated: no role stands in its way, the trigger does."""
+    connection = await connect(database, None, "test owner")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def api(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await connect(database, "orchestrator_api", "test api")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def monitor(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await connect(database, "orchestrator_monitor", "test monitor")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def reach() -> Reach:
+    """Put a new clip at a status of an attempt, by moves that the law allows."""
+
+    async def place(connection: asyncpg.Connection, clip_id: str, status: str, attempt: int = 1) -> str:
+        await connection.execute("INSERT INTO clips (id) VALUES ($1)", clip_id)
+        for opened in range(2, attempt + 1):
+            await connection.execute("UPDATE clips SET status = 'error' WHERE id = $1", clip_id)
+            await connection.execute(
+                "UPDATE clips SET status = 'uploading', progress = 15, attempt = $2 WHERE id = $1", clip_id, opened
+            )
+        if status != STREAM.first.name:
+            await connection.execute(
+                "UPDATE clips SET status = $2, progress = CASE WHEN $2 = $4 THEN progress ELSE $3 END WHERE id = $1",
+                clip_id,
+                status,
+                STREAM[status].min_progress,
+                ERROR,
+            )
+        return clip_id
+
+    return place
