@@ -122,5 +122,5 @@ def _translated(problem: asyncpg.CheckViolationError) -> SignalError:
     if problem.constraint_name == "pending_signals_are_bounded":
         return TooManySignals("1,000 signals for this clip wait to be judged; ask again later")
     if problem.constraint_name == "processing_details_is_bounded":
-        return DetailsNotAccepted("the clip's details would grow beyond 64 KiB")
+        return DetailsNotAccepted("the clip's details would grow beyond 48 KiB")
     return DetailsNotAccepted(str(problem))

@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -36,6 +36,9 @@ log = structlog.get_logger(__name__)
 
 # Clips a batch: one round trip moves them all, and a failing one is soon found among them.
 BATCH = 500
+
+# A claim makes a clip due at once, but not more often than this.
+LOOK_PAUSE = timedelta(seconds=2)
 
 # Rows that somebody holds are passed over: they are judged when they are free. Paging by id keeps a page
 # of held rows from hiding the ones behind it.
@@ -89,7 +92,7 @@ def settle(table: StatusTable, clip: Clip, signals: Sequence[Signal], now: datet
         before=before,
         after=judgement.position,
         seen_look_at=clip.look_at,
-        look_at=now if look_now else clip.look_at,
+        look_at=(_soonest_look(clip, now) if stands_still else now) if look_now else clip.look_at,
         tries=clip.tries if stands_still else 0,
         judged=sum(not signal.observed for signal in signals),
         signal_ids=tuple(signal.id for signal in signals),
@@ -101,6 +104,15 @@ def settle(table: StatusTable, clip: Clip, signals: Sequence[Signal], now: datet
             for signal, verdict in zip(signals, judgement.verdicts, strict=True)
         ),
     )
+
+
+def _soonest_look(clip: Clip, now: datetime) -> datetime:
+    """Now, unless the clip was looked at a moment ago: a flood of claims may not use up the call budget."""
+    try:
+        last = datetime.fromisoformat(clip.processing_details["last_checked"])
+        return max(now, min(now, last) + LOOK_PAUSE)
+    except (KeyError, TypeError, ValueError):
+        return now
 
 
 def _facts(moved: Signal | None) -> Mapping[str, Any]:

@@ -29,6 +29,9 @@ WITH leader AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset($3::jsonb) AS m(
         clip_id text, from_status text, from_attempt integer, seen_look_at timestamptz, status text, attempt integer,
         progress numeric, look_at timestamptz, tries integer, judged integer, facts jsonb, details jsonb, cleared jsonb)
+), locked AS MATERIALIZED (
+    -- A row that somebody holds is left for the next look: one hung session may not hold up the loop.
+    SELECT id FROM clips WHERE id IN (SELECT clip_id FROM moves) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE clips c
        SET status = m.status, attempt = m.attempt, tries = m.tries, epoch = leader.epoch,
@@ -57,7 +60,7 @@ WITH leader AS MATERIALIZED (
            error_message = CASE WHEN m.status <> 'error' THEN NULL
                                 ELSE coalesce(m.details ->> 'error_message', c.error_message) END,
            source_url = CASE WHEN m.status = 'complete' OR m.details ? 'deleted_at' THEN NULL ELSE c.source_url END
-      FROM moves m, leader
+      FROM moves m JOIN locked ON locked.id = m.clip_id, leader
      WHERE c.id = m.clip_id AND c.status = m.from_status AND c.attempt = m.from_attempt
     RETURNING c.id, c.status, c.attempt, c.progress
 ), cleared AS (

@@ -14,9 +14,15 @@ from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
 from statusutils import scale_progress, table_for
 
 _TICK = """
-WITH leader AS MATERIALIZED (SELECT epoch FROM monitor_lease WHERE holder = $1 AND epoch = $2 FOR SHARE)
+WITH leader AS MATERIALIZED (
+    SELECT epoch FROM monitor_lease WHERE holder = $1 AND epoch = $2 FOR SHARE
+), told AS (
+    SELECT * FROM jsonb_to_recordset($3::jsonb) AS m(clip_id text, attempt integer, status text, progress numeric)
+), locked AS MATERIALIZED (
+    SELECT id FROM clips WHERE id IN (SELECT clip_id FROM told) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+)
 UPDATE clips c SET progress = m.progress, epoch = leader.epoch
-  FROM jsonb_to_recordset($3::jsonb) AS m(clip_id text, attempt integer, status text, progress numeric), leader
+  FROM told m JOIN locked ON locked.id = m.clip_id, leader
  WHERE c.id = m.clip_id AND c.attempt = m.attempt AND c.status = m.status AND c.progress < m.progress
 RETURNING c.id
 """
