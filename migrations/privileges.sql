@@ -22,13 +22,5 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON transfers, transfer_parts TO orchestrato
 -- Both call the provider, on one budget.
 GRANT SELECT, INSERT, UPDATE ON call_budget TO orchestrator_api, orchestrator_monitor;
 
--- A session that hangs may not hold up the others: the figures are far above any statement of ours.
-ALTER ROLE orchestrator_api SET lock_timeout = '5s';
-ALTER ROLE orchestrator_api SET statement_timeout = '15s';
-ALTER ROLE orchestrator_api SET idle_in_transaction_session_timeout = '15s';
-ALTER ROLE orchestrator_monitor SET lock_timeout = '5s';
-ALTER ROLE orchestrator_monitor SET statement_timeout = '30s';
-ALTER ROLE orchestrator_monitor SET idle_in_transaction_session_timeout = '15s';
-
 -- Idempotency-Key: the API claims keys, keeps answers under them and forgets them after a day.
 GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys TO orchestrator_api;

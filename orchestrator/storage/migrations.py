@@ -6,7 +6,11 @@ edited one is refused. The law's functions and the privileges are stated again e
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
+import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import asyncpg
 import structlog
 
 from orchestrator.storage.law import render_law_functions
+from orchestrator.storage.pool import may_act_in
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +27,9 @@ ROLES = ("orchestrator_api", "orchestrator_monitor")
 _LOCK_KEY = 7_203_118_554
 # A migration that waits longer than this for another one has met a hung session.
 _LOCK_TIMEOUT = "120s"
+# Setting up the roles takes milliseconds: twenty turns let a dozen databases of one server be migrated at once.
+_TURNS = 20
+_LONGEST_PAUSE_SECONDS = 0.1
 
 
 class MigrationError(Exception):
@@ -67,7 +75,7 @@ async def migrate(dsn: str, directory: Path | None = None) -> list[str]:
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY)
         applied = await _apply_numbered(connection, read_migrations(directory))
         await _state_the_law(connection, (directory / "law.sql").read_text("utf-8"))
-        await _grant(connection, (directory / "privileges.sql").read_text("utf-8"))
+        await _set_up_roles(connection, directory)
         return applied
     finally:
         await connection.close(timeout=10)
@@ -131,17 +139,47 @@ async def _state_the_law(connection: asyncpg.Connection, law: str) -> None:
         await connection.execute(law)
 
 
-async def _grant(connection: asyncpg.Connection, privileges: str) -> None:
+async def _set_up_roles(connection: asyncpg.Connection, directory: Path) -> None:
     """Create the roles and state their privileges; where that is not allowed, say so: the trigger holds alone."""
+    schema = await connection.fetchval("SELECT quote_ident(current_schema())")
+    privileges = (directory / "privileges.sql").read_text("utf-8").replace(":schema", schema)
     try:
-        async with connection.transaction():
-            for role in ROLES:
-                if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
-                    await connection.execute(f"CREATE ROLE {role} NOLOGIN")
-            schema = await connection.fetchval("SELECT quote_ident(current_schema())")
-            await connection.execute(privileges.replace(":schema", schema))
-    except (asyncpg.InsufficientPrivilegeError, asyncpg.UniqueViolationError, asyncpg.DuplicateObjectError) as problem:
+        await _in_turn(connection, _create_roles)
+        await _in_turn(connection, lambda db: db.execute(privileges))
+    except asyncpg.InsufficientPrivilegeError as problem:
         log.warning(
             "the roles orchestrator_api and orchestrator_monitor could not be set up; the trigger holds alone",
             reason=str(problem),
         )
+        return
+    try:
+        await _in_turn(connection, lambda db: db.execute((directory / "limits.sql").read_text("utf-8")))
+    except asyncpg.InsufficientPrivilegeError as problem:
+        log.info("the roles' time limits are left to whoever made the roles", reason=str(problem))
+
+
+async def _create_roles(connection: asyncpg.Connection) -> None:
+    """Create the roles that are missing, and let this login act in those it has made."""
+    for role in ROLES:
+        if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
+            await connection.execute(f"CREATE ROLE {role} NOLOGIN")
+        if not await may_act_in(connection, role):
+            with contextlib.suppress(asyncpg.InsufficientPrivilegeError):  # then its administrator says who may
+                async with connection.transaction():
+                    await connection.execute(f"GRANT {role} TO CURRENT_USER")
+
+
+async def _in_turn(connection: asyncpg.Connection, work: Callable[[asyncpg.Connection], Awaitable[object]]) -> None:
+    """Do *work* in a transaction, again when another database of the same server changed the roles meanwhile.
+
+    Roles belong to the whole server, and our lock to one database.
+    """
+    for left in reversed(range(_TURNS)):
+        try:
+            async with connection.transaction():
+                await work(connection)
+            return
+        except (asyncpg.UniqueViolationError, asyncpg.DuplicateObjectError, asyncpg.InternalServerError):
+            if not left:
+                raise
+            await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE_SECONDS))  # noqa: S311 - apart, not secret

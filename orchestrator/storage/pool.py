@@ -68,15 +68,26 @@ async def usable_role(dsn: str, role: str) -> str | None:
     """*role* when this login may act in it, else None; then only the trigger guards the clips, and the log says so."""
     connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_SECONDS)
     try:
-        usable = await connection.fetchval(
-            "SELECT pg_has_role(current_user, oid, 'member') FROM pg_roles WHERE rolname = $1", role
-        )
+        usable = await may_act_in(connection, role)
     finally:
         await connection.close(timeout=5)
     if not usable:
         log.warning("this database login cannot act as its role; the trigger holds alone", role=role)
         return None
     return role
+
+
+async def may_act_in(connection: asyncpg.Connection, role: str) -> bool:
+    """Whether this login may act in *role*: found out by doing it, for membership alone does not say."""
+    trial = connection.transaction()
+    await trial.start()
+    try:
+        await connection.execute("SELECT set_config('role', $1, true)", role)
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidParameterValueError):
+        return False
+    finally:
+        await trial.rollback()
+    return True
 
 
 def _settings(role: str | None, application_name: str) -> dict[str, str]:
