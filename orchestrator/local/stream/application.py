@@ -7,7 +7,7 @@ from aiohttp import web
 from orchestrator.local.stream.api_account import AccountCalls, DownloadCalls, TokenCalls, WebhookCalls
 from orchestrator.local.stream.api_videos import VideoCalls
 from orchestrator.local.stream.control import Control
-from orchestrator.local.stream.delivery import MpegDelivery
+from orchestrator.local.stream.delivery import FileDelivery
 from orchestrator.local.stream.doors import ACCOUNT, Doors
 from orchestrator.local.stream.parts import Parts
 from orchestrator.local.stream.showing import Showing
@@ -32,7 +32,7 @@ def build_application(parts: Parts, signer: TokenSigner) -> web.Application:
     app.add_routes(_account(parts, forms))
     app.add_routes(_videos(VideoCalls(parts, forms, tus), DownloadCalls(parts), TokenCalls(parts, signer)))
     app.add_routes(_uploads(forms, tus))
-    app.add_routes(_delivery(MpegDelivery(parts, viewing), Showing(parts, viewing)))
+    app.add_routes(_delivery(FileDelivery(parts, viewing), Showing(parts, viewing)))
     app.add_routes(Control(parts).routes())
     return app
 
@@ -80,7 +80,7 @@ def _uploads(forms: FormUploads, tus: TusUploads) -> list[web.RouteDef]:
     ]
 
 
-def _delivery(files: MpegDelivery, showing: Showing) -> list[web.RouteDef]:
+def _delivery(files: FileDelivery, showing: Showing) -> list[web.RouteDef]:
     return [
         web.get(f"{_ASSET}/downloads/{{file}}", files.serve),
         web.get(f"{_ASSET}/manifest/{{file}}", showing.manifest),

@@ -20,6 +20,7 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 # Encoding must never make the page or the API slow; 10 is what `nice` itself adds.
 _NICENESS = 10
+_ALWAYS = ["-hide_banner", "-nostdin", "-progress", "pipe:1", "-nostats", "-stats_period", "0.2"]
 # What is kept of the child's messages: the end says why it failed, and a description of a source fits.
 _KEPT_BYTES = 65_536
 
@@ -58,25 +59,7 @@ async def run_ffmpeg(
     *on_seconds* is told how far the output has come, five times a second. When the caller is
     cancelled the child is killed. Raises FfmpegFailed, unless *must_succeed* is False.
     """
-    command = [
-        ffmpeg,
-        "-hide_banner",
-        "-nostdin",
-        "-progress",
-        "pipe:1",
-        "-nostats",
-        "-stats_period",
-        "0.2",
-        *arguments,
-    ]
-    child = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=_in_child(os.getpid()),
-    )
+    child = await _start([ffmpeg, *_ALWAYS, *arguments])
     try:
         messages, progress = child.stderr, child.stdout
         if messages is None or progress is None:
@@ -88,6 +71,17 @@ async def run_ffmpeg(
     if code != 0 and must_succeed:
         raise FfmpegFailed(said[-500:])
     return said
+
+
+async def _start(command: list[str]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=_in_child(os.getpid()),
+    )
 
 
 def _in_child(parent_pid: int) -> Callable[[], None]:

@@ -34,14 +34,12 @@ class Span:
     start: int
     end: int
     total: int
+    # Asked for by a Range header: answered 206, even when it covers everything.
+    is_part: bool = False
 
     @property
     def length(self) -> int:
         return self.end - self.start
-
-    @property
-    def is_whole(self) -> bool:
-        return self.length == self.total
 
 
 def parse_range(header: str | None, total: int) -> Span | None:
@@ -54,7 +52,7 @@ def parse_range(header: str | None, total: int) -> Span | None:
         start, end = max(0, total - int(last)), total
     else:
         start, end = int(first), min(total, int(last) + 1) if last else total
-    return Span(start, end, total) if start < end else None
+    return Span(start, end, total, is_part=True) if start < end else None
 
 
 def etag_of(path: Path) -> str:
@@ -63,7 +61,7 @@ def etag_of(path: Path) -> str:
     return f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"'
 
 
-class MpegDelivery:
+class FileDelivery:
     """/{uid or token}/downloads/default.mp4 and audio.m4a"""
 
     def __init__(self, parts: Parts, viewing: Viewing) -> None:
@@ -91,46 +89,35 @@ class MpegDelivery:
         return web.HTTPNotFound(text="Not Found")
 
     async def _send(self, request: web.Request, video: Video, path: Path, content_type: str) -> web.StreamResponse:
-        total = size_of(path)
-        etag = None if self._bite(faults.Mp4NoEtag, video) else etag_of(path)
-        wanted = request.headers.get("Range")
-        has_ranges = not self._bite(faults.Mp4NoRanges, video)
-        if not has_ranges or request.headers.get("If-Range", etag) != etag:
-            wanted = None
         cut = self._bite(faults.Mp4Truncated, video)
-        if cut is not None and cut.quietly:
-            total = int(total * cut.share)
-        span = parse_range(wanted, total)
+        total = size_of(path) if cut is None or not cut.quietly else int(size_of(path) * cut.share)
+        etag = None if self._bite(faults.Mp4NoEtag, video) else etag_of(path)
+        has_ranges = not self._bite(faults.Mp4NoRanges, video)
+        is_same_file = request.headers.get("If-Range", etag) == etag
+        span = parse_range(request.headers.get("Range") if has_ranges and is_same_file else None, total)
         headers = _headers(request, content_type, etag, has_ranges)
         if span is None:
             return web.Response(status=416, headers={**headers, "Content-Range": f"bytes */{total}"})
-        answer = web.StreamResponse(status=200 if wanted is None or not _RANGE.fullmatch(wanted) else 206)
-        answer.headers.update(headers)
-        if answer.status == 206:
-            answer.headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{total}"
-        if self._bite(faults.Mp4NoLength, video):
-            answer.enable_chunked_encoding()
-        else:
-            answer.content_length = span.length
+        answer = _opened(span, headers, has_length=not self._bite(faults.Mp4NoLength, video))
         await answer.prepare(request)
         if request.method == "HEAD":
             return answer
-        stop = span.start + int(span.length * cut.share) if cut is not None and not cut.quietly else span.end
-        await self._copy(answer, video, path, Span(span.start, stop, total))
-        if stop < span.end and request.transport is not None:
+        length = span.length if cut is None or cut.quietly else int(span.length * cut.share)
+        await self._copy(answer, video, path, span.start, length)
+        if length == span.length:
+            await answer.write_eof()
+        elif request.transport is not None:
             # An orderly end would look like a whole answer; the cut has to be seen.
             request.transport.close()
-            return answer
-        await answer.write_eof()
         return answer
 
-    async def _copy(self, answer: web.StreamResponse, video: Video, path: Path, span: Span) -> None:
+    async def _copy(self, answer: web.StreamResponse, video: Video, path: Path, start: int, length: int) -> None:
         slow = self._bite(faults.Mp4Slow, video)
         piece = _CHUNK_BYTES if slow is None else max(1, int(slow.bytes_per_second * _SLOW_STEP_SECONDS))
         began, sent = time.monotonic(), 0
         with path.open("rb") as file:
-            file.seek(span.start)
-            while left := span.length - sent:
+            file.seek(start)
+            while left := length - sent:
                 chunk = await asyncio.to_thread(file.read, min(piece, left))
                 if not chunk:
                     return
@@ -142,6 +129,17 @@ class MpegDelivery:
 
     def _bite(self, kind: type[F], video: Video) -> F | None:
         return self._parts.switches.bite(kind, *video.names)
+
+
+def _opened(span: Span, headers: dict[str, str], *, has_length: bool) -> web.StreamResponse:
+    answer = web.StreamResponse(status=206 if span.is_part else 200, headers=headers)
+    if span.is_part:
+        answer.headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{span.total}"
+    if has_length:
+        answer.content_length = span.length
+    else:
+        answer.enable_chunked_encoding()
+    return answer
 
 
 def _headers(request: web.Request, content_type: str, etag: str | None, has_ranges: bool) -> dict[str, str]:

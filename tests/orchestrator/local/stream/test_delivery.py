@@ -26,7 +26,23 @@ from orchestrator.local.stream.delivery import Span, parse_range
     ],
 )
 def test_ranges(header: str | None, span: tuple[int, int] | None) -> None:
-    assert parse_range(header, 100) == (None if span is None else Span(*span, 100))
+    found = parse_range(header, 100)
+    assert (found and (found.start, found.end)) == span
+
+
+def test_a_range_that_covers_everything_is_still_a_part() -> None:
+    assert parse_range("bytes=0-", 100) == Span(0, 100, 100, is_part=True)
+    assert parse_range(None, 100) == Span(0, 100, 100, is_part=False)
+
+
+async def test_a_reader_that_leaves_is_counted_for_what_it_got(account, media: Path) -> None:
+    size = (media / "clip.mp4").stat().st_size
+    uid, address = await account.mp4(media / "clip.mp4")
+    account.stream.faults.set(mp4_slow={"bytes_per_second": size})
+    async with account.session.get(address) as answer:
+        await answer.content.readexactly(10)
+        answer.close()
+    assert 0 < account.stream.traffic.of(uid).bytes_sent < size
 
 
 async def _get(account, address: str, **headers: str):
