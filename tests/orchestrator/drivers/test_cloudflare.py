@@ -322,7 +322,24 @@ async def test_429_counts_whatever_its_body_is(script: Script, call: Call, body:
 
 
 @every_call
-async def test_429_counts_even_if_its_body_never_ends(script: Script, call: Call) -> None:
+async def test_429_counts_even_if_its_body_breaks_off(script: Script, call: Call) -> None:
+    async def broken(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=429, headers={"Content-Length": "1000", "Retry-After": "60"})
+        await response.prepare(request)
+        await response.write(b"{")
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    script.answers = [broken]
+    failed = await failure(script, call)
+    assert isinstance(failed, TransientError)
+    assert (failed.code, failed.retry_after) == ("provider_rate_limit", 60)
+    assert script.budget.blocks == 1
+    assert len(script.sent) == 1
+
+
+async def test_429_counts_even_if_its_body_never_ends(script: Script) -> None:
     async def dripping(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=429)
         await response.prepare(request)
@@ -330,7 +347,10 @@ async def test_429_counts_even_if_its_body_never_ends(script: Script, call: Call
         return response
 
     script.answers = [dripping]
-    assert (await failure(script, call, total_timeout_seconds=0.1)).code == "provider_rate_limit"
+    async with script.stream(total_timeout_seconds=1.0) as stream:
+        with pytest.raises(TransientError) as failed:
+            await stream.get(UID)
+    assert failed.value.code == "provider_rate_limit"
     assert script.budget.blocks == 1
 
 
