@@ -242,3 +242,39 @@ async def test_the_leader_tidies_up(database: str, monkeypatch: pytest.MonkeyPat
     async with monitor_on(database, hands), asyncio.timeout(LIMIT_SECONDS):
         while hands.asked["tidy"] < 2:
             await asyncio.sleep(0.01)
+
+
+async def test_a_session_that_holds_a_clip_holds_up_no_other(database: str, api: asyncpg.Connection) -> None:
+    for clip_id in ("a", "b"):
+        await insert(api, clip_id)
+    hung = await connect(database, "orchestrator_api", "hung")
+    transaction = hung.transaction()
+    await transaction.start()
+    await hung.execute("SELECT 1 FROM clips WHERE id = 'a' FOR UPDATE")
+    try:
+        async with monitor_on(database, ScriptedHands()):
+            await until(api, "b", lambda clip: clip.status == "complete")
+            assert (await until(api, "a", lambda _: True)).status == "uploading"
+            assert await api.fetchval("SELECT epoch FROM monitor_lease") == 1
+            await transaction.rollback()
+            await until(api, "a", lambda clip: clip.status == "complete")
+    finally:
+        await hung.close()
+
+
+async def test_a_flood_of_claims_costs_no_flood_of_looks(database: str, api: asyncpg.Connection) -> None:
+    hands = ScriptedHands()
+    hands.video_state = VideoState.QUEUED
+    await insert(api, "a")
+    async with monitor_on(database, hands):
+        await until(api, "a", lambda clip: clip.status == "queued" and "last_checked" in clip.processing_details)
+        await api.execute("SELECT 1")
+        before = len(hands.batches)
+        started = asyncio.get_running_loop().time()
+        for _ in range(50):
+            await signal_status_update(api, "a", "stream_ready", {}, "webhook")
+            await wake(api)
+            await until(api, "a", lambda clip: clip.pending == 0)
+        elapsed = asyncio.get_running_loop().time() - started
+        # Its own rhythm of 50 ms in this test, and one look each pause: nowhere near one a claim.
+        assert len(hands.batches) - before <= 2 + elapsed / 0.05
