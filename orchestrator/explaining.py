@@ -1,0 +1,351 @@
+"""Why a clip is where it is, what it waits for, since when, and what happens next: one sentence, for everybody.
+
+    Cloudflare is encoding it since 14:02:11 UTC (12 min); the monitor looks again in 12 s, and fails it on
+    2026-11-22 at 02:02:11 UTC if it is still here.
+
+Two tables, each read from the top: the first row that applies says why the clip stands where it stands, the first of
+the other what happens next. Pure: the row, the time and what the lease tells go in. What strangers wrote (reasons,
+titles) is cut and freed of control characters, and is for the reader to escape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+
+from orchestrator.pipelines import PIPELINES
+from orchestrator.pipelines.stream.plan import DEADLINES, EXPIRY_GRACE, MP4_MAKES
+from orchestrator.storage.clips import Clip
+from statusutils import COMPLETE, ERROR, STREAM
+
+# The monitor comes round each second and says so every three; five times that is a monitor that hangs.
+ROUND_AGE_MAX_SECONDS = 15.0
+# A look that is due is taken within a second or two; later, it is worth a word.
+_LATE = timedelta(seconds=10)
+# As long as a reason of the provider gets, so that the sentence stays one.
+_SAID_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Leadership:
+    """What the lease tells, by the database's clock at *now*.
+
+    *since* is when the leader took over, or until when there was one; None where that is not known.
+    """
+
+    now: datetime
+    leads: bool
+    since: datetime | None = None
+    round_age_seconds: float | None = None
+
+    @property
+    def hangs(self) -> bool:
+        """Whether somebody leads and does not come round."""
+        return self.leads and (self.round_age_seconds or 0) > ROUND_AGE_MAX_SECONDS
+
+
+_LEADERSHIP = """
+SELECT clock_timestamp() AS now, expires_at > clock_timestamp() AS leads,
+       CASE WHEN expires_at > clock_timestamp() THEN taken_at WHEN isfinite(expires_at) THEN expires_at END AS since,
+       extract(epoch FROM clock_timestamp() - round_at)::float8 AS round_age_seconds
+  FROM monitor_lease
+"""
+
+
+async def read_leadership(connection: asyncpg.Connection) -> Leadership:
+    """Whether a monitor leads now, and the database's time."""
+    return Leadership(**await connection.fetchrow(_LEADERSHIP))
+
+
+def explain(clip: Clip, now: datetime, leadership: Leadership | None = None) -> str:
+    """The sentence for *clip* at *now*; without *leadership* nothing is said of the monitor."""
+    case = Case(clip, now, leadership)
+    why = next(row.says(case) for row in WHY if row.applies(case))
+    following = next(row.says(case) for row in NEXT if row.applies(case))
+    sentence = _one_line(f"{why}; {following}")
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One clip at one moment, and what its document says of it; strangers may have written that, so nothing is sure."""
+
+    clip: Clip
+    now: datetime
+    leadership: Leadership | None
+
+    @property
+    def is_ended(self) -> bool:
+        return self.clip.status in (COMPLETE, ERROR)
+
+    @property
+    def is_known(self) -> bool:
+        pipeline = PIPELINES.get(self.clip.pipeline)
+        return pipeline is not None and self.clip.status in pipeline.table
+
+    def text(self, name: str) -> str | None:
+        """A detail that is a text with something in it."""
+        value = self.clip.processing_details.get(name)
+        return _cut(value) or None if isinstance(value, str) else None
+
+    def has(self, name: str) -> bool:
+        return bool(self.clip.processing_details.get(name))
+
+    @property
+    def waits_for_copy(self) -> bool:
+        """Whether the provider has not yet been asked to fetch the clip in this attempt."""
+        asked = self.clip.processing_details.get("copied_in_attempt") == self.clip.attempt
+        return _is_at(self, "uploading") and self.has("has_source_url") and not asked
+
+    @property
+    def problem(self) -> tuple[str, datetime] | None:
+        """What failed last, and when, unless the clip has moved or was seen since."""
+        problem = self.clip.processing_details.get("last_problem")
+        if not isinstance(problem, Mapping) or self.is_ended:
+            return None
+        at, seen_at = _time(problem.get("at")), _time(self.clip.processing_details.get("last_checked"))
+        if at is None or at < self.clip.status_since or (seen_at is not None and seen_at > at):
+            return None
+        code, text = (
+            _cut(value) if isinstance(value, str) else "" for value in (problem.get("code"), problem.get("text"))
+        )
+        said = text.rstrip(".") or code or "no reason given"
+        return (f"{said} ({code})" if code and code != said else said), at
+
+    @property
+    def gives_up_at(self) -> datetime | None:
+        """When the clip is failed if it does not move; None where nobody would."""
+        limit = DEADLINES.get(self.clip.status) if self.clip.pipeline == STREAM.pipeline else None
+        if limit is None:
+            return None
+        deadline = self.clip.status_since + limit
+        expires_at = self.clip.upload_expires_at
+        if self.text("cloudflare_status") == "pendingupload" and self.clip.status == "uploading" and expires_at:
+            return min(deadline, expires_at + EXPIRY_GRACE)
+        return deadline
+
+    @property
+    def resume_status(self) -> str | None:
+        return PIPELINES[self.clip.pipeline].resume_status(self.clip)
+
+    @property
+    def since(self) -> str:
+        return f"since {self.at(self.clip.status_since)} ({spell(self.now - self.clip.status_since)})"
+
+    def at(self, moment: datetime) -> str:
+        """A moment for people: the time alone when it is today."""
+        moment = moment.astimezone(UTC)
+        if moment.date() == self.now.astimezone(UTC).date():
+            return f"{moment:%H:%M:%S} UTC"
+        return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing that may be so, and what is said of it."""
+
+    applies: Callable[[Case], bool]
+    says: Callable[[Case], str]
+
+
+def _always(_: Case) -> bool:
+    return True
+
+
+def _is_at(case: Case, status: str) -> bool:
+    return case.clip.pipeline == STREAM.pipeline and case.clip.status == status
+
+
+def _at(status: str, detail: str | None = None, value: str | None = None) -> Callable[[Case], bool]:
+    """Whether the clip is at *status*, and *detail* has that *value*."""
+    return lambda case: _is_at(case, status) and (detail is None or case.text(detail) == value)
+
+
+def _since(words: str) -> Callable[[Case], str]:
+    return lambda case: f"{words} {case.since}"
+
+
+# --- Why it stands where it stands ---------------------------------------------------------------------------
+
+
+def _says_ended(case: Case) -> str:
+    clip = case.clip
+    if clip.status == COMPLETE:
+        words = f"complete since {case.at(clip.completed_at or clip.status_since)}: the file is in the bucket"
+        return f"{words}, and its video was removed at Cloudflare" if case.has("deleted_at") else words
+    reason = _cut(clip.error_message or "") or case.text("error_message") or "no reason was given"
+    return f"failed at {case.at(clip.status_since)} in attempt {clip.attempt}: {reason.rstrip('.')}"
+
+
+def _says_problem(case: Case) -> str:
+    said, at = case.problem or ("", case.now)
+    tries = f", {case.clip.tries} tries have failed" if case.clip.tries > 1 else ""
+    return f"at {case.clip.status} {case.since}: {spell(case.now - at)} ago it met a problem{tries}: {said}"
+
+
+def _says_percent(words: str) -> Callable[[Case], str]:
+    def says(case: Case) -> str:
+        percent = case.clip.processing_details.get("mp4_percent_complete")
+        is_number = isinstance(percent, int | float) and not isinstance(percent, bool)
+        return f"{words} ({percent:.0f} %) {case.since}" if is_number else f"{words} {case.since}"
+
+    return says
+
+
+def _says_mp4_failed(case: Case) -> str:
+    failed = f"Cloudflare failed to make the MP4 and is asked afresh, {MP4_MAKES} times at most"
+    return f"at {case.clip.status} {case.since}: {failed}"
+
+
+def _says_unknown(case: Case) -> str:
+    place = f"{_cut(case.clip.status)} in the pipeline {_cut(case.clip.pipeline)}"
+    return f"it stands at {place} {case.since}, which this program does not know"
+
+
+WHY = (
+    Row(lambda case: not case.is_known, _says_unknown),
+    Row(lambda case: case.is_ended, _says_ended),
+    # Above all that the provider said before: since then something went wrong.
+    Row(lambda case: case.problem is not None, _says_problem),
+    Row(lambda case: case.waits_for_copy, _since("Cloudflare is being asked to fetch it from its address")),
+    Row(
+        lambda case: _is_at(case, "uploading") and case.clip.cloudflare_uid is None,
+        _since("nobody has named its video at Cloudflare"),
+    ),
+    Row(_at("uploading", "cloudflare_status", "pendingupload"), _since("Cloudflare has not received all of its bytes")),
+    Row(_at("uploading", "cloudflare_status", "downloading"), _since("Cloudflare is fetching it from its address")),
+    Row(
+        lambda case: _is_at(case, "uploading") and case.has("has_source_url"),
+        _since("Cloudflare was asked to fetch it from its address"),
+    ),
+    Row(_at("uploading"), _since("its bytes are awaited at Cloudflare")),
+    Row(_at("queued"), _since("Cloudflare has its bytes and has not begun to encode it")),
+    Row(_at("processing"), _since("Cloudflare is encoding it")),
+    Row(
+        _at("stream_ready"),
+        _since("it can be streamed, and its MP4 is asked for when all renditions are made or the wait for them ends"),
+    ),
+    Row(_at("waitformp4", "mp4_status", "error"), _says_mp4_failed),
+    Row(_at("mp4_processing", "mp4_status", "error"), _says_mp4_failed),
+    Row(_at("waitformp4"), _since("Cloudflare was asked for the MP4 and has not begun to make it")),
+    Row(_at("mp4_processing"), _says_percent("Cloudflare is making the MP4")),
+    Row(_at("mp4downloading"), _since("the MP4 is being fetched, and nothing of it is in the bucket yet")),
+    Row(_at("r2_uploading"), _since("the MP4 is being written to the bucket part by part")),
+    Row(_always, lambda case: f"at {case.clip.status} {case.since}"),
+)
+
+
+# --- What happens next ---------------------------------------------------------------------------------------
+
+
+def _has_work(case: Case) -> bool:
+    """Whether a monitor would do anything for the clip."""
+    return case.clip.pending > 0 or case.clip.look_at is not None
+
+
+def _says_unled(case: Case) -> str:
+    since = case.leadership.since if case.leadership else None
+    gone = f" since {case.at(since)}" if since else ""
+    return f"no monitor leads{gone}, so nothing happens until one runs (`orchestrator monitor`)"
+
+
+def _says_hanging(case: Case) -> str:
+    age = (case.leadership.round_age_seconds or 0) if case.leadership else 0
+    return f"the monitor that leads has not come round for {spell_seconds(age)}, and everything waits for it"
+
+
+def _says_pending(case: Case) -> str:
+    count, asked = case.clip.pending, case.text("requested_status")
+    waits = f"{count} signals wait to be judged" if count > 1 else "a signal waits to be judged"
+    furthest = "the furthest for " if count > 1 else "for "
+    return f"{waits}{f', {furthest}{asked}' if asked else ''}: the monitor does that next"
+
+
+def _removes_video(case: Case) -> bool:
+    return (
+        case.is_ended and case.has("delete_requested") and not case.has("deleted_at") and bool(case.clip.cloudflare_uid)
+    )
+
+
+def _says_error(case: Case) -> str:
+    if case.resume_status is None:
+        return "it stays so, for nothing is left that a new attempt could start from"
+    return (
+        f"it stays so until somebody retries it, which starts attempt {case.clip.attempt + 1} at {case.resume_status}"
+    )
+
+
+def _says_look(case: Case) -> str:
+    clip, gives_up_at = case.clip, case.gives_up_at
+    if gives_up_at is not None and case.now > gives_up_at:
+        return f"{_next_look(case)} and fails it, for its time here ended at {case.at(gives_up_at)}"
+    if gives_up_at is None or clip.look_at is None:
+        return _next_look(case)
+    return f"{_next_look(case)}, and fails it at {case.at(gives_up_at)} if it is still here"
+
+
+def _next_look(case: Case) -> str:
+    look_at = case.clip.look_at
+    if look_at is None:
+        return "nobody looks at it again"
+    if look_at > case.now:
+        return f"the monitor looks again in {spell(look_at - case.now)}"
+    late = case.now - look_at
+    return "the monitor looks now" if late < _LATE else f"the monitor is {spell(late)} late with its next look"
+
+
+NEXT = (
+    Row(lambda case: not case.is_known, lambda case: "only a newer version moves it"),
+    # Whatever the row says will happen: without a monitor it does not.
+    Row(lambda case: _has_work(case) and case.leadership is not None and not case.leadership.leads, _says_unled),
+    Row(lambda case: _has_work(case) and case.leadership is not None and case.leadership.hangs, _says_hanging),
+    Row(lambda case: case.clip.pending > 0, _says_pending),
+    Row(_removes_video, lambda case: "its video is being removed at Cloudflare"),
+    Row(lambda case: case.clip.status == ERROR, _says_error),
+    Row(lambda case: case.clip.status == COMPLETE, lambda case: "nothing more happens"),
+    Row(_always, _says_look),
+)
+
+
+# --- Words ---------------------------------------------------------------------------------------------------
+
+
+def spell(span: timedelta) -> str:
+    """A span of time in at most two units, like `3 h 20 min`; a negative one counts as none."""
+    return spell_seconds(span.total_seconds())
+
+
+def spell_seconds(seconds: float) -> str:
+    """The same for a number of seconds."""
+    seconds = max(0, round(seconds))
+    if seconds < 120:
+        return f"{seconds} s"
+    minutes = seconds // 60
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def _time(value: object) -> datetime | None:
+    """A time that the monitor wrote into the document."""
+    try:
+        at = datetime.fromisoformat(value) if isinstance(value, str) else None
+        return at.astimezone(UTC) if at is not None and at.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _cut(text: str) -> str:
+    line = _one_line(text)
+    return line if len(line) <= _SAID_CHARACTERS else f"{line[:_SAID_CHARACTERS]}…"
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
