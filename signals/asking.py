@@ -64,7 +64,9 @@ async def signal_status_update(
         DetailsNotAccepted: not JSON that PostgreSQL can hold, or the document would grow too large.
         TooManySignals: too many unjudged signals; ask again later.
     """
-    merged = {key: value for key, value in (details or {}).items() if key not in _RESERVED}
+    if not status:
+        raise DetailsNotAccepted("a status must be named")
+    merged = _unreserved({} if details is None else details)
     request: dict[str, Any] = {"source": source, "details": merged, "insists": insists}
     if attempt is not None:
         request["attempt"] = attempt
@@ -77,8 +79,7 @@ async def update_processing_details(connection: asyncpg.Connection, clip_id: str
     Raises:
         UnknownClip, DetailsNotAccepted: as for `signal_status_update`.
     """
-    merged = {key: value for key, value in details.items() if key not in _RESERVED}
-    return await _write(connection, _DETAILS, clip_id, encode_details(merged))
+    return await _write(connection, _DETAILS, clip_id, encode_details(_unreserved(details)))
 
 
 async def signal_retry(connection: asyncpg.Connection, clip_id: str, resume_at: str, source: str) -> int:
@@ -91,17 +92,21 @@ async def signal_retry(connection: asyncpg.Connection, clip_id: str, resume_at: 
 
 
 def encode_details(details: Mapping[str, Any]) -> str:
-    """*details* as JSON text that PostgreSQL accepts.
+    """*details* as JSON text; what PostgreSQL does not accept of it, it refuses itself.
 
     Raises:
-        DetailsNotAccepted: not an object, too deep, or with values JSON does not have (NaN, infinities).
+        DetailsNotAccepted: too deep, or with values JSON does not have (NaN, infinities).
     """
-    if not isinstance(details, Mapping):
-        raise DetailsNotAccepted(f"details must be an object, not {type(details).__name__}")
     try:
         return json.dumps(details, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as problem:
         raise DetailsNotAccepted(f"details cannot be written as JSON: {problem}") from problem
+
+
+def _unreserved(details: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(details, Mapping):
+        raise DetailsNotAccepted(f"details must be an object, not {type(details).__name__}")
+    return {key: value for key, value in details.items() if key not in _RESERVED}
 
 
 async def _write(connection: asyncpg.Connection, statement: str, clip_id: str, *values: str) -> int:

@@ -17,6 +17,9 @@ WAKE_CHANNEL = "orchestrator_wake"
 CHANGED_CHANNEL = "orchestrator_changed"
 
 
+_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+
+
 async def wake(connection: asyncpg.Connection) -> None:
     """Hint that signals are pending; call it after the signal's commit."""
     await connection.execute(f"NOTIFY {WAKE_CHANNEL}")
@@ -53,7 +56,7 @@ class WakeUps:
             self._again = False
             try:
                 await self._send()
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            except _LOST:
                 return  # the monitor's sweep finds the signal
             await asyncio.sleep(self._interval_seconds)
             if not self._again:
