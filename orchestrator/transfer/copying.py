@@ -20,7 +20,7 @@ import structlog
 from orchestrator.drivers.errors import DriverError, PermanentError, TransientError
 from orchestrator.drivers.object_store import ObjectStore
 from orchestrator.drivers.object_store_errors import UploadLostError
-from orchestrator.drivers.stored_objects import UploadedPart, multipart_etag
+from orchestrator.drivers.stored_objects import UploadedPart, is_multipart_etag, may_hold
 from orchestrator.transfer.answers import NotYetThereError, RangeIgnoredError, SourceChangedError, SourceFacts
 from orchestrator.transfer.checkpoints import Checkpoint, Checkpoints, StoredObject
 from orchestrator.transfer.clearing import give_up, give_up_before, give_up_quietly
@@ -104,9 +104,17 @@ class _Transfer:
         except (UploadLostError, SourceChangedError) as exc:
             self._log.warning("The copy begins afresh", code=exc.code)
             if self._current is not None:
-                # Touches nothing if somebody else has begun or finished another upload meanwhile.
-                await give_up(self._store, self._checkpoints, self._current)
+                await self._give_up_unless_completed(self._current)
         return await self._continue()
+
+    async def _give_up_unless_completed(self, checkpoint: Checkpoint) -> None:
+        """Give up a lost upload; one is lost, too, when somebody else has just completed it.
+
+        Touches nothing if another upload has been begun, or this one finished, meanwhile.
+        """
+        now = await self._checkpoints.load(checkpoint.clip_id, checkpoint.attempt)
+        if now is None or now.upload_id != checkpoint.upload_id or not await self._was_completed(now):
+            await give_up(self._store, self._checkpoints, checkpoint)
 
     async def _continue(self) -> TransferResult:
         self._current = await self._checkpoints.load(self._job.clip_id, self._job.attempt)
@@ -133,7 +141,7 @@ class _Transfer:
         self._current = checkpoint
         if not checkpoint.is_about(facts):
             raise SourceChangedError("source_changed", "The source is another file than the one begun with.")
-        if await self._was_completed(checkpoint):
+        if facts.size_bytes is None and await self._was_completed(checkpoint):
             return checkpoint
         self._meter.begin(checkpoint.durable_bytes, facts.size_bytes)
         if facts.is_ranged and facts.size_bytes is not None:
@@ -166,11 +174,16 @@ class _Transfer:
         return in_force
 
     async def _was_completed(self, checkpoint: Checkpoint) -> bool:
-        """Whether the last call fell between Complete and its record, for a source that hides its length."""
-        if checkpoint.source_size_bytes is not None or not checkpoint.parts:
+        """Whether the bucket holds the object already, and only the record of it is missing.
+
+        A source that hides its length leaves it to the ETag to say that no part is missing.
+        """
+        if not checkpoint.parts:
             return False
         head = await self._store.head(checkpoint.key)
-        return head is not None and head.etag == multipart_etag(checkpoint.parts)
+        if not may_hold(head, checkpoint.parts) or head is None:
+            return False
+        return checkpoint.is_whole or is_multipart_etag(head.etag)
 
     async def _copy_spans(self, checkpoint: Checkpoint, facts: SourceFacts, size_bytes: int) -> Checkpoint:
         """Ranged mode: each missing part by a read of its own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import re
 import socket
@@ -15,6 +16,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import boto3
+import botocore.loaders
+import botocore.session
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
@@ -211,11 +214,15 @@ class Bucket:
         found = self._s3.list_multipart_uploads(Bucket=self.name, Prefix=key).get("Uploads", [])
         return [one["UploadId"] for one in found]
 
-    def abort(self, key: str, upload_id: str) -> None:
-        self._s3.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload_id)
+    def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> None:
+        self._s3.upload_part(Bucket=self.name, Key=key, UploadId=upload_id, PartNumber=number, Body=body)
+
+    def complete(self, key: str, upload_id: str, parts: Sequence[UploadedPart]) -> None:
+        listed = {"Parts": [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]}
+        self._s3.complete_multipart_upload(Bucket=self.name, Key=key, UploadId=upload_id, MultipartUpload=listed)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def bucket(moto_endpoint: str) -> Bucket:
     one = Bucket(moto_endpoint)
     one.create()
@@ -236,6 +243,11 @@ def refuse_trailers(request: Any, **_: object) -> None:
     assert not headers.get("x-amz-content-sha256", "").startswith("STREAMING-")
 
 
+@functools.cache
+def _shared_loader(_paths: str | None = None) -> Any:
+    return botocore.loaders.create_loader()
+
+
 @pytest.fixture
 def r2_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every client built in the test refuses to send what R2 would not take."""
@@ -247,6 +259,8 @@ def r2_rules(monkeypatch: pytest.MonkeyPatch) -> None:
         return client
 
     monkeypatch.setattr(object_store, "build_client", guarded)
+    # The description of S3 is read from disk once instead of once a client, which is most of a client's cost.
+    monkeypatch.setattr(botocore.session, "create_loader", _shared_loader)
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from orchestrator.drivers.errors import PermanentError, TransientError
+from orchestrator.drivers.stored_objects import UploadedPart
 from orchestrator.transfer import copy_to_bucket, sweep_orphans
 from orchestrator.transfer.checkpoints import StoredObject
-from tests.orchestrator.transfer.conftest import Drop, First, Hang, Refuse, Rewrite, movie
+from tests.orchestrator.transfer.conftest import PART, Drop, First, Hang, Refuse, Rewrite, Then, movie
 
 PASSING = {
     "503": Refuse(503, "ServiceUnavailable"),
@@ -166,6 +168,26 @@ async def test_an_object_of_other_bytes_is_removed(origin, source, store, r2, bu
     assert checkpoints.rows == {}
 
 
+async def test_a_store_with_etags_of_its_own_is_read_back(origin, source, store, r2, bucket, checkpoints, job, limits):
+    """rclone, for one, answers HEAD with the MD5 of the whole object, which says nothing of parts."""
+    r2.always["head"] = Rewrite(etag='"0123456789abcdef0123456789abcdef"')
+    r2.faults["complete"] = [Then(lambda: bucket.put(job.key, origin.body[:-1] + b"x"))]
+    origin.body = origin.body[:-1] + b"y"
+
+    with pytest.raises(TransientError) as caught:
+        await copy_to_bucket(job, source, store, checkpoints, lambda _: None, limits)
+    assert caught.value.code == "object_etag_differs"
+    assert bucket.get(job.key) is None
+
+    result = await copy_to_bucket(job, source, store, checkpoints, lambda _: None, limits)
+    assert bucket.get(job.key) == origin.body
+    assert result.etag == "0123456789abcdef0123456789abcdef"
+
+    assert replace(
+        await copy_to_bucket(job, source, store, checkpoints, lambda _: None, limits), sha256=None
+    ) == replace(result, sha256=None)
+
+
 async def test_an_object_that_another_finished_is_not_removed(
     origin, source, store, r2, bucket, checkpoints, job, limits
 ):
@@ -227,6 +249,40 @@ async def test_two_copies_of_one_clip_at_once_end_as_one(origin, source, store, 
     assert (first.key, first.etag, first.size_bytes) == (second.key, second.etag, second.size_bytes)
     assert bucket.get(job.key) == origin.body
     assert bucket.uploads(job.key) == []
+
+
+@pytest.mark.parametrize("place", ["part", "complete"])
+@pytest.mark.parametrize("has_length", [True, False], ids=["length-known", "length-hidden"])
+async def test_a_copy_that_another_completes_first_is_taken_over(
+    place, has_length, origin, source, store, r2, bucket, checkpoints, job, limits
+):
+    """The upload is lost to the slower of two because the faster one has completed but not recorded it yet."""
+
+    async def without_length(asked):
+        await asked.head("200 OK", Content_Type="video/mp4", Connection="close")
+        await asked.send(origin.body)
+        return True
+
+    def complete_elsewhere():
+        row = checkpoints.rows["clip-1", 1]
+        for number, start in enumerate(range(0, len(origin.body), PART), 1):
+            data = origin.body[start : start + PART]
+            bucket.put_part(job.key, row.upload_id, number, data)
+            row = row.with_part(UploadedPart(number, hashlib.md5(data).hexdigest(), len(data)))  # noqa: S324
+        bucket.complete(job.key, row.upload_id, row.parts)
+        checkpoints.rows["clip-1", 1] = row
+        r2.forget_uploads()
+
+    if not has_length:
+        origin.behave = without_length
+    r2.faults[place] = [*([None] if place == "part" else []), First(complete_elsewhere)]
+
+    result = await copy_to_bucket(job, source, store, checkpoints, lambda _: None, limits)
+
+    assert bucket.get(job.key) == origin.body
+    assert result.size_bytes == len(origin.body)
+    assert r2.calls.count("create") == 1
+    assert checkpoints.rows["clip-1", 1].finished is not None
 
 
 async def test_no_address_of_a_part_leaves_the_driver(
