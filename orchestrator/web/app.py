@@ -11,7 +11,7 @@ from aiohttp import web
 from orchestrator.storage.pool import connect
 from orchestrator.web.assets import ASSETS, read_assets
 from orchestrator.web.bodies import MAX_BYTES
-from orchestrator.web.edge import GUARDS, edge
+from orchestrator.web.edge import GUARDS, edge, expect
 from orchestrator.web.events import FEED, HEARTBEAT, HEARTBEAT_SECONDS
 from orchestrator.web.live import LiveFeed
 from orchestrator.web.metrics import METRICS, Metrics
@@ -39,7 +39,7 @@ def create_app(services: Services, heartbeat_seconds: float = HEARTBEAT_SECONDS)
     app[FEED] = _feed_for(services, app[METRICS])
     for route in ROUTES:
         resource = app.router.add_resource(route.path)
-        resource.add_route(route.method, route.handler)
+        resource.add_route(route.method, route.handler, expect_handler=expect)
         app[GUARDS][f"{route.method} {resource.canonical}"] = route.guard
         if route.method == "GET" and route.media_type != "text/event-stream":
             resource.add_route("HEAD", route.handler)

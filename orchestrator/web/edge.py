@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from orchestrator.drivers.errors import PermanentError, TransientError
 from orchestrator.storage.pool import DATABASE_AWAY
 from orchestrator.web.access import Caller, Guard, authenticate
+from orchestrator.web.bodies import MAX_BYTES
 from orchestrator.web.metrics import METRICS
 from orchestrator.web.pages.problem_page import problem_page, wants_page
 from orchestrator.web.problems import Fault, Problem, problem_response, shorten
@@ -59,6 +60,27 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         if not response.prepared:
             _add_headers(request, response)
     request.app[METRICS].observe_request(route, request.method, response.status, perf_counter() - started)
+    return response
+
+
+async def expect(request: web.Request) -> web.Response | None:
+    """Answer an ``Expect`` header before the body is sent; None when it may come."""
+    expected = request.headers.get("Expect", "")
+    if expected.lower() != "100-continue":
+        fault = Fault("Expect", "must be 100-continue", shorten(expected))
+        return _at_the_door(request, Problem("expectation-failed", "Only 100-continue is known here", [fault]))
+    if (request.content_length or 0) > MAX_BYTES:
+        return _at_the_door(request, Problem("too-large", f"The body has more than {MAX_BYTES} bytes"))
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    # What was written is not part of the answer that follows.
+    request.writer.output_size = 0
+    return None
+
+
+def _at_the_door(request: web.Request, problem: Problem) -> web.Response:
+    response = problem_response(problem, request.path, secrets.token_hex(8))
+    response.headers.update(api_headers())
+    response.force_close()
     return response
 
 

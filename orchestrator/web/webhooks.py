@@ -70,7 +70,7 @@ async def _record(request: web.Request, video: Video) -> bool:
         status = implied_status(video.state)
         if status is not None:
             details = _details(video, is_error=status == ERROR)
-            await signal_status_update(connection, clip.id, status, details, SOURCE)
+            await signal_status_update(connection, clip.id, status, details, SOURCE, hearsay=True)
             request.app[METRICS].count_signal(SOURCE)
     services.wakeups.wake()
     log.info("a notification was recorded", clip_id=clip.id, provider_state=video.state.value)

@@ -16,6 +16,8 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+# A worker lives under the policy of its own file: it may call this service and nothing else.
+_POLICY = "default-src 'none'; connect-src 'self'; frame-ancestors 'none'"
 _FOR_EVER = "public, max-age=31536000, immutable"
 
 
@@ -64,7 +66,11 @@ async def show_asset(request: web.Request) -> web.Response:
     if asset is None:
         raise Problem("not-found", f"There is no file {shorten(name)}")
     is_present = request.match_info.get("version") == assets.version
-    headers = {"ETag": f'"{asset.tag}"', "Cache-Control": _FOR_EVER if is_present else "no-cache"}
+    headers = {
+        "ETag": f'"{asset.tag}"',
+        "Cache-Control": _FOR_EVER if is_present else "no-cache",
+        "Content-Security-Policy": _POLICY,
+    }
     if matches_etag(request.headers.get("If-None-Match", ""), asset.tag):
         return web.Response(status=304, headers=headers)
     return web.Response(body=asset.body, headers={"Content-Type": asset.content_type, **headers})

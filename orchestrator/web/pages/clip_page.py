@@ -174,7 +174,7 @@ def _facts(clip: Clip) -> Markup:
         ("Created", parts.moment(clip.created_at)),
         ("Upload until", parts.moment(clip.upload_expires_at) if clip.uploaded_at is None else None),
         ("Complete", parts.moment(clip.completed_at)),
-        ("Next look", parts.moment(clip.look_at)),
+        ("Next look", parts.moment(clip.look_at) if not is_terminal(clip.status) else None),
     ]
     items = join(fill(_FACT, name=name, value=value) for name, value in facts if value not in (None, EMPTY))
     return fill('<dl class="facts">$items</dl>', items=items)

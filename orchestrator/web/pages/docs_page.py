@@ -56,7 +56,7 @@ async def show_docs(request: web.Request) -> web.Response:
     ]
     main = fill(
         _MAIN,
-        about=document["info"]["description"],
+        about=document["info"]["description"].replace("`", ""),
         version=document["info"]["version"],
         contents=join(
             fill(_CONTENT, id=each["operationId"], method=method, path=path) for method, path, each in operations
