@@ -11,6 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
+import structlog
+
 from orchestrator.local.stream.children import FfmpegMissing
 from orchestrator.local.stream.faults import Faults
 from orchestrator.local.stream.options import (
@@ -38,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, UnknownFault) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2
+    # Standard output is for the one line that scripts read.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         asyncio.run(_serve(options))
     except (FfmpegMissing, DataDirBusy, OSError) as exc:

@@ -66,9 +66,13 @@ class Doors:
             allowance = self._parts.limiter.take()
             if allowance.retry_after_seconds is not None:
                 raise ApiProblem(429, THROTTLED, "Please wait and consider throttling your request speed.")
-            answer = await self._faulty(route) or await _answered(request, handler)
+            answer = await self._faulty(route) or await self._answered(request, handler)
         except ApiProblem as problem:
             answer = problem.answer()
+        except Exception:
+            # The outermost edge: a client gets an envelope whatever broke in here.
+            log.exception("A call failed unexpectedly", route=route)
+            answer = ApiProblem(500, UNDOCUMENTED, "The stand-in had a problem of its own; see its log.").answer()
         if allowance is not None:
             # A fault may have set its own Retry-After.
             for name, value in self._parts.limiter.headers(allowance).items():
@@ -78,6 +82,26 @@ class Doors:
         if self._parts.switches.bite(faults.ApiAnswerLost, route) and request.transport is not None:
             request.transport.abort()
         return answer
+
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The route's answer, with everything it can foresee as an ApiProblem."""
+        try:
+            return await handler(request)
+        except VideoGone as exc:
+            raise not_found() from exc
+        except FileNotFoundError as exc:
+            # The video was deleted while this request was at work on its bytes.
+            if request.match_info.get("uid", "") in self._parts.store:
+                raise
+            raise not_found() from exc
+        except UploaderGone as exc:
+            # Nobody is there to read it; the number is for the log.
+            raise ApiProblem(400, UNDOCUMENTED, "The upload broke off.") from exc
+        except web.HTTPException as exc:
+            if not request.path.startswith(f"{API}/"):
+                raise
+            code = NO_ROUTE if exc.status in (404, 405) else UNDOCUMENTED
+            raise ApiProblem(404 if code == NO_ROUTE else exc.status, code, exc.reason) from exc
 
     def _check_token(self, request: web.Request) -> None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -111,7 +135,7 @@ class Doors:
             answer: web.StreamResponse = web.Response(status=204, headers=_preflight(request, self._parts))
         else:
             try:
-                answer = await _answered(request, handler)
+                answer = await self._answered(request, handler)
             except ApiProblem as problem:
                 answer = problem.answer()
             except web.HTTPException as refusal:
@@ -138,22 +162,6 @@ def route_of(request: web.Request) -> str:
     resource = request.match_info.route.resource
     path = "(no route)" if resource is None else resource.canonical.removeprefix(ACCOUNT).removeprefix(API)
     return f"{request.method} {path}"
-
-
-async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The route's answer, with everything it can raise as an ApiProblem."""
-    try:
-        return await handler(request)
-    except VideoGone as exc:
-        raise not_found() from exc
-    except UploaderGone as exc:
-        # Nobody is there to read it; the number is for the log.
-        raise ApiProblem(400, UNDOCUMENTED, "The upload broke off.") from exc
-    except web.HTTPException as exc:
-        if not request.path.startswith(f"{API}/"):
-            raise
-        code = NO_ROUTE if exc.status in (404, 405) else UNDOCUMENTED
-        raise ApiProblem(404 if code == NO_ROUTE else exc.status, code, exc.reason) from exc
 
 
 def _preflight(request: web.Request, parts: Parts) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""Small questions to the file system, asked in place: each is one system call on a local disk."""
+"""Small requests to the file system, made in place: each is quick on a local disk."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -21,3 +22,12 @@ def is_there(path: Path) -> bool:
 def remove(path: Path) -> None:
     """There is no such file when this returns."""
     path.unlink(missing_ok=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """*path* holds *text*, whole or not at all, for this user alone."""
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    os.replace(draft, path)

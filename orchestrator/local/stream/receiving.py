@@ -56,7 +56,7 @@ async def save(
                     waiting.clear()
         except TimeoutError as exc:
             raise ApiProblem(408, UNDOCUMENTED, "stream timeout") from exc
-        except (OSError, ClientError, web.RequestPayloadError) as exc:
+        except (ConnectionError, ClientError, web.RequestPayloadError) as exc:
             raise UploaderGone(received) from exc
         finally:
             file.write(waiting)

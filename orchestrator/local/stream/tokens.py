@@ -20,6 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.local.stream.fields import parsed
+from orchestrator.local.stream.files import write_private
 
 _DAY_SECONDS = 86_400
 _HOUR_SECONDS = 3_600
@@ -61,7 +62,7 @@ class TokenSigner:
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
-            path.write_text(secrets.token_hex(32))
+            write_private(path, secrets.token_hex(32))
         self._secret = path.read_text().encode()
 
     def issue(self, grant: Grant) -> str:

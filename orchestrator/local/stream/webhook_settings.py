@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from orchestrator.local.stream.files import write_private
 from orchestrator.local.stream.options import StandInOptions
 from orchestrator.local.stream.videos import rfc3339
 
@@ -59,9 +59,7 @@ class WebhookSettings:
         self._path.unlink(missing_ok=True)
 
     def _keep(self, registration: Registration) -> Registration:
-        draft = self._path.with_suffix(".new")
-        draft.write_text(json.dumps(asdict(registration)))
-        os.replace(draft, self._path)
+        write_private(self._path, json.dumps(asdict(registration)))
         self.current = registration
         return registration
 

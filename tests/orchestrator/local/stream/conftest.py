@@ -14,12 +14,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from orchestrator.local.stream import StandInOptions, StreamStandIn
+from orchestrator.local.stream import Dwell, StandInOptions, StreamStandIn
 from orchestrator.local.stream.children import find_ffmpeg
 
 # Longer than any state of a test takes; reached only when something is broken.
 PATIENCE_SECONDS = 20.0
-_LOOK_SECONDS = 0.01
+_LOOK_SECONDS = 0.005
+# Tests that watch a state give it time of their own.
+_BRISK = Dwell(0.005, 0.005, 0.005, 0.005, 0.005, 0.005)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +180,8 @@ async def open_account(tmp_path: Path) -> AsyncIterator[OpenAccount]:
         session = await stack.enter_async_context(aiohttp.ClientSession())
 
         async def start(**options: Any) -> Account:
-            given = StandInOptions(
-                **{"data_dir": tmp_path / "stream", "encode": "copy", "rate_limit_count": 1_000_000, **options}
-            )
+            plain = {"data_dir": tmp_path / "stream", "encode": "copy", "rate_limit_count": 1_000_000, "dwell": _BRISK}
+            given = StandInOptions(**{**plain, **options})
             return Account(await stack.enter_async_context(StreamStandIn(given)), session)
 
         yield start

@@ -224,3 +224,18 @@ async def test_one_list_call_asks_for_hundreds_of_uids(account) -> None:
     uids = [(await account.announce())["uid"] for _ in range(3)]
     wanted = ",".join([*(f"{n:032x}" for n in range(900)), *uids])
     assert len((await account.call("GET", f"/stream?id={wanted}")).result) == 3
+
+
+async def test_what_breaks_inside_is_an_envelope_too(account, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(type(account.stream.parts.admission), "usage", breaks)
+    answer = await account.call("GET", "/stream/storage-usage")
+    assert (answer.status, answer.code) == (500, 1000)
+
+
+async def test_secrets_on_disk_are_for_this_user_alone(account, tmp_path: Path) -> None:
+    await account.call("PUT", "/stream/webhook", json={"notificationUrl": "http://127.0.0.1:9/h"})
+    for name in ("webhook.json", "token-secret"):
+        assert (tmp_path / "stream" / name).stat().st_mode & 0o077 == 0

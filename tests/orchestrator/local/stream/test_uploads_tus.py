@@ -214,3 +214,20 @@ async def test_one_writer_at_a_time(account) -> None:
     assert (await _patch(account, address, 0, b"x" * (6 * MIB))).status == 423
     gate.set()
     assert (await first).status == 204
+
+
+async def test_a_video_deleted_under_its_upload_is_404(account) -> None:
+    address, uid = await _create(account, 6 * MIB)
+    gate, began = asyncio.Event(), asyncio.Event()
+
+    async def slowly():
+        yield b"x" * MIB
+        began.set()
+        await gate.wait()
+        yield b"x" * (5 * MIB)
+
+    sending = asyncio.create_task(_patch(account, address, 0, slowly()))
+    await began.wait()
+    assert (await account.call("DELETE", f"/stream/{uid}")).status == 200
+    gate.set()
+    assert (await sending).status == 404
