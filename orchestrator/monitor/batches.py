@@ -43,17 +43,21 @@ async def write_each(connection: asyncpg.Connection, term: Term, moves: Sequence
 
 async def _set_aside(connection: asyncpg.Connection, term: Term, move: Move, reason: str) -> set[str]:
     """Leave the clip where it stands, keep the refusal in its history, and look again later."""
-    later = (move.look_at + SET_ASIDE_FOR) if move.look_at else None
-    entry = Entry(
-        "refused",
-        move.before.attempt,
-        move.before.status,
-        move.after.status,
-        "database",
-        {"rule": "database", "reason": f"The database refused the move: {reason}"[:500]},
+    now = await connection.fetchval("SELECT clock_timestamp()")
+    said = {"rule": "database", "reason": f"The database refused the move: {reason}"[:500]}
+    asked = move.entries or (
+        Entry("refused", move.before.attempt, move.before.status, move.after.status, "database", {}),
     )
     aside = replace(
-        move, after=move.before, look_at=later, facts={}, details={}, cleared=(), entries=(entry,), tries=move.tries + 1
+        move,
+        after=move.before,
+        look_at=now + SET_ASIDE_FOR,
+        tries=None,
+        facts={},
+        details={},
+        cleared=(),
+        # Each signal keeps its line; what it carried is left out, for it may be what was refused.
+        entries=tuple(replace(entry, kind="refused", details=said) for entry in asked),
     )
     try:
         async with connection.transaction():

@@ -19,11 +19,12 @@ from orchestrator.drivers.errors import DriverError, PermanentError, TransientEr
 from orchestrator.monitor.batches import write_each
 from orchestrator.monitor.leadership import Term
 from orchestrator.monitor.moves import Entry, Move
+from orchestrator.monitor.problems import asked_wait, last_problem
 from orchestrator.monitor.ticking import Told
 from orchestrator.pipelines.terms import Done, Effect, Hands, Step, effect_name
 from orchestrator.storage.clips import Clip, read_clip
 from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
-from statusutils import ERROR, Position
+from statusutils import COMPLETE, ERROR, Position
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +34,15 @@ FIRST_WAIT = timedelta(seconds=10)
 LONGEST_WAIT = timedelta(minutes=10)
 # The provider being away is not the clip's fault: such failures wait, and only the status's deadline ends them.
 BLAMELESS = frozenset(
-    {"call_budget", "provider_unavailable", "provider_rate_limit", "provider_busy", "provider_timeout"}
+    {
+        "call_budget",
+        "provider_unavailable",
+        "provider_rate_limit",
+        "outcome_unknown",
+        "provider_conflict",
+        "provider_busy",
+        "provider_timeout",
+    }
 )
 # Neither is a token, a key or an address that a person has to mend: no clip is failed for it, and none hammers.
 NEEDS_A_PERSON = frozenset(
@@ -53,28 +62,41 @@ Key = tuple[str, int, str]
 def wait_after(tries: int, retry_after: float | None) -> timedelta:
     """How long to wait after the *tries*-th failure in a row, at least as long as the service asked for."""
     backoff = min(FIRST_WAIT * (1 << min(tries - 1, 16)), LONGEST_WAIT)
-    return max(backoff, timedelta(seconds=retry_after or 0))
+    return max(backoff, asked_wait(retry_after))
 
 
 def after_failure(clip: Clip, effect: Effect, problem: DriverError, now: datetime) -> Move:
     """What becomes of a clip whose effect failed: another try later, or the end, with the reason."""
+    name = effect_name(effect)
     for_a_person = problem.code in NEEDS_A_PERSON
     blameless = for_a_person or problem.code in BLAMELESS
     tries = clip.tries + (0 if blameless else 1)
     gives_up = not blameless and (isinstance(problem, PermanentError) or tries >= MAX_TRIES)
     wait = PERSON_WAIT if for_a_person else wait_after(max(tries, 1), getattr(problem, "retry_after", None))
-    said = {"effect": effect_name(effect), "code": problem.code, "reason": problem.text[:500], "try": max(tries, 1)}
+    said = {"effect": name, "code": problem.code, "reason": problem.text[:500], "try": max(tries, 1)}
+    details: dict[str, Any] = {"last_problem": last_problem(problem, now)}
     before = after = Position(clip.attempt, clip.status, clip.progress)
-    details: dict[str, Any] = {
-        "last_problem": {"code": problem.code, "text": problem.text[:500], "at": now.isoformat()}
-    }
-    entries = [Entry("failed-try", clip.attempt, clip.status, clip.status, effect_name(effect), said)]
-    if gives_up and clip.status not in (ERROR, "complete"):
+    # An outage of hours is one line of history, not one for each try that met it.
+    entries = [] if blameless and _is_known(clip, problem) else [Entry("failed-try", *_stays(clip), name, said)]
+    look_at: datetime | None = now + wait
+    if gives_up and clip.status in (COMPLETE, ERROR):
+        details["gave_up"] = {"effect": name, "at": now.isoformat()}  # tidying up after an end; nobody waits for it
+        look_at = None
+    elif gives_up:
         after = Position(clip.attempt, ERROR, clip.progress)
         details |= {"error_code": problem.code, "error_message": problem.text[:2000], "error_time": now.isoformat()}
-        entries.append(Entry("moved", clip.attempt, clip.status, ERROR, effect_name(effect), said))
-    look_at = now if after.status == ERROR and clip.status != ERROR else now + wait
+        entries.append(Entry("moved", clip.attempt, clip.status, ERROR, name, said))
+        look_at = now
     return Move(clip.id, before, after, clip.look_at, look_at, tries, details=details, entries=tuple(entries))
+
+
+def _stays(clip: Clip) -> tuple[int, str, str]:
+    return clip.attempt, clip.status, clip.status
+
+
+def _is_known(clip: Clip, problem: DriverError) -> bool:
+    last = clip.processing_details.get("last_problem")
+    return isinstance(last, dict) and last.get("code") == problem.code
 
 
 class EffectRunner:

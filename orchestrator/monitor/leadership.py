@@ -61,7 +61,7 @@ class Lease:
         """A new term when nobody leads, else None."""
         started = self._monotonic()
         async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
-            epoch = await connection.fetchval(_TAKE, self._holder, LEASE_SECONDS)
+            epoch = await connection.fetchval(_TAKE, self._holder, LEASE_SECONDS, timeout=LEASE_SECONDS)
         if epoch is None:
             return None
         self._trusted_until = started + LEASE_SECONDS
@@ -75,7 +75,10 @@ class Lease:
         """
         started = self._monotonic()
         async with self._pool.acquire(timeout=RENEWAL_SECONDS) as connection:
-            kept = await connection.fetchval(_RENEW, term.holder, term.epoch, LEASE_SECONDS, round_age_seconds)
+            # No longer than one renewal: a dead connection must not outlast the lease.
+            kept = await connection.fetchval(
+                _RENEW, term.holder, term.epoch, LEASE_SECONDS, round_age_seconds, timeout=RENEWAL_SECONDS
+            )
         if kept is None:
             raise LeadershipLost(f"epoch {term.epoch} is over")
         self._trusted_until = started + LEASE_SECONDS
@@ -88,4 +91,4 @@ class Lease:
     async def release(self, term: Term) -> None:
         """Let another lead at once; harmless when the term is over."""
         async with self._pool.acquire(timeout=RENEWAL_SECONDS) as connection:
-            await connection.execute(_RELEASE, term.holder, term.epoch)
+            await connection.execute(_RELEASE, term.holder, term.epoch, timeout=RENEWAL_SECONDS)

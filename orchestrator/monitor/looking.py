@@ -19,6 +19,7 @@ from orchestrator.drivers.errors import DriverError, TransientError
 from orchestrator.monitor.batches import write_each
 from orchestrator.monitor.leadership import Term
 from orchestrator.monitor.moves import Entry, Move
+from orchestrator.monitor.problems import asked_wait, last_problem
 from orchestrator.pipelines.terms import Effect, Hands, LookKind, Pipeline, Plan
 from orchestrator.storage.clips import COLUMNS, Clip, clip_from_row
 from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS, DATABASE_AWAY
@@ -130,11 +131,10 @@ def _plan(pipeline: Pipeline, clip: Clip, seen: Any, now: datetime) -> Plan:
 
 def unseen(clip: Clip, problem: DriverError, now: datetime, jitter: float) -> Plan:
     """What follows when nothing could be seen: the clip stands, the next look is put off. *jitter* is 0-1."""
+    wait = REFUSED_WAIT
     if isinstance(problem, TransientError):
-        wait = max(UNSEEN_WAIT, timedelta(seconds=problem.retry_after or 0))
-    else:
-        wait = REFUSED_WAIT
-    details = {"last_problem": {"code": problem.code, "text": problem.text[:500], "at": now.isoformat()}}
+        wait = max(UNSEEN_WAIT, asked_wait(problem.retry_after))
+    details = {"last_problem": last_problem(problem, now)}
     return Plan(look_at=now + wait * (1 + jitter / 2), details=details)
 
 
@@ -147,7 +147,7 @@ def to_move(pipeline: Pipeline, clip: Clip, plan: Plan) -> Move:
         after=replace(before, progress=advance_progress(clip.progress, clip.status, plan.step_percent, pipeline.table)),
         seen_look_at=clip.look_at,
         look_at=plan.look_at,
-        tries=clip.tries,
+        tries=None,
         facts=plan.facts,
         details=plan.details,
     )

@@ -34,7 +34,7 @@ WITH leader AS MATERIALIZED (
     SELECT id FROM clips WHERE id IN (SELECT clip_id FROM moves) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE clips c
-       SET status = m.status, attempt = m.attempt, tries = m.tries, epoch = leader.epoch,
+       SET status = m.status, attempt = m.attempt, tries = coalesce(m.tries, c.tries), epoch = leader.epoch,
            progress = CASE WHEN m.attempt = c.attempt THEN greatest(c.progress, m.progress) ELSE m.progress END,
            status_since = CASE WHEN (m.status, m.attempt) = (c.status, c.attempt) THEN c.status_since
                                ELSE clock_timestamp() END,
@@ -53,13 +53,15 @@ WITH leader AS MATERIALIZED (
            hls_url = coalesce(m.facts ->> 'hls_url', c.hls_url),
            dash_url = coalesce(m.facts ->> 'dash_url', c.dash_url),
            mp4_url = coalesce(m.facts ->> 'mp4_url', c.mp4_url),
-           r2_url = coalesce(m.facts ->> 'r2_url', c.r2_url),
+           -- Of a former attempt's end nothing is shown while a new one runs.
+           r2_url = coalesce(m.facts ->> 'r2_url', CASE WHEN m.attempt = c.attempt THEN c.r2_url END),
            uploaded_at = coalesce((m.facts ->> 'uploaded_at')::timestamptz, c.uploaded_at),
            completed_at = CASE WHEN m.status = 'complete' THEN coalesce(c.completed_at, clock_timestamp())
-                               ELSE c.completed_at END,
+                               WHEN m.attempt = c.attempt THEN c.completed_at END,
            error_message = CASE WHEN m.status <> 'error' THEN NULL
                                 ELSE coalesce(m.details ->> 'error_message', c.error_message) END,
-           source_url = CASE WHEN m.status = 'complete' OR m.details ? 'deleted_at' THEN NULL ELSE c.source_url END
+           source_url = CASE WHEN m.status = 'complete' OR c.processing_details ? 'deleted_at' THEN NULL
+                             ELSE c.source_url END
       FROM moves m JOIN locked ON locked.id = m.clip_id, leader
      WHERE c.id = m.clip_id AND c.status = m.from_status AND c.attempt = m.from_attempt
     RETURNING c.id, c.status, c.attempt, c.progress
@@ -94,7 +96,8 @@ class Entry:
 class Move:
     """What becomes of one clip: where it goes (or stays), what is known now, when to look again.
 
-    *judged* counts the outside requests this settles, *signal_ids* all signals; *cleared* names details to drop.
+    *judged* counts the outside requests this settles, *signal_ids* all signals; *cleared* names details to drop;
+    *tries* is None where the count of failed tries stays what it is.
     """
 
     clip_id: str
@@ -102,7 +105,7 @@ class Move:
     after: Position
     seen_look_at: datetime | None
     look_at: datetime | None
-    tries: int
+    tries: int | None
     judged: int = 0
     signal_ids: tuple[int, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -119,7 +122,7 @@ class Move:
 async def write_moves(connection: asyncpg.Connection, term: Term, moves: Sequence[Move]) -> set[str]:
     """Write *moves* and tell listeners; the ids of the clips written. Must run in a transaction.
 
-    A clip that stands elsewhere by now is left alone: it will be looked at again.
+    A clip that stands elsewhere by now, or is held by somebody, is left alone: it will be looked at again.
 
     Raises:
         LeadershipLost: the epoch is over; nothing was written.
