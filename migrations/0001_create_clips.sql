@@ -72,6 +72,7 @@ CREATE TABLE clip_signals (
     details           jsonb NOT NULL DEFAULT '{}',
     observed          boolean NOT NULL DEFAULT false,   -- its author has seen the fact: the engine's steps alone
     insists           boolean NOT NULL DEFAULT false,   -- a person, or a check that found the object gone
+    hearsay           boolean NOT NULL DEFAULT false,   -- heard from another service: looked into, then believed
     at                timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX clip_signals_of_clip ON clip_signals (clip_id, id);

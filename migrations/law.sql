@@ -94,10 +94,10 @@ BEGIN
         CASE WHEN (doc -> 'requested_attempt') IS DISTINCT FROM (before -> 'requested_attempt')
              THEN to_attempt(doc -> 'requested_attempt') END,
         clip.attempt);
-    INSERT INTO clip_signals (clip_id, attempt, requested_status, source, details, insists)
+    INSERT INTO clip_signals (clip_id, attempt, requested_status, source, details, insists, hearsay)
     VALUES (clip.id, asked_attempt, asked, left(coalesce(request ->> 'source', 'unknown'), 100),
             CASE jsonb_typeof(request -> 'details') WHEN 'object' THEN request -> 'details' ELSE '{}' END,
-            coalesce(request -> 'insists' = 'true'::jsonb, false));
+            coalesce(request -> 'insists' = 'true'::jsonb, false), coalesce(request -> 'hearsay' = 'true'::jsonb, false));
     clip.pending := clip.pending + 1;
     doc := doc || jsonb_build_object('requested_attempt', asked_attempt,
         'status_request_time', coalesce(doc -> 'status_request_time', to_jsonb(clock_timestamp())));

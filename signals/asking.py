@@ -51,12 +51,14 @@ async def signal_status_update(
     *,
     attempt: int | None = None,
     insists: bool = False,
+    hearsay: bool = False,
 ) -> int:
     """Ask that *clip_id* move to *status*; the clip's present attempt once the request is written.
 
     *details* are merged into the document and stand beside the request in the history. *attempt* is the one
     the request belongs to, the present one when None. *insists* marks a person's ``error``, which ends even a
-    complete clip. The monitor judges; a status that states an outside fact makes it look at the provider first.
+    complete clip; *hearsay* what was only heard from another service: even its ``error`` is looked into first.
+    The monitor judges; a status that states an outside fact makes it look at the provider first.
     Safe to repeat.
 
     Raises:
@@ -67,7 +69,7 @@ async def signal_status_update(
     if not status:
         raise DetailsNotAccepted("a status must be named")
     merged = _unreserved({} if details is None else details)
-    request: dict[str, Any] = {"source": source, "details": merged, "insists": insists}
+    request: dict[str, Any] = {"source": source, "details": merged, "insists": insists, "hearsay": hearsay}
     if attempt is not None:
         request["attempt"] = attempt
     return await _write(connection, _SIGNAL, clip_id, encode_details(merged), status, encode_details(request))

@@ -26,13 +26,15 @@ class Request:
 
     *observed* says that its author has looked at the outside fact the status states: only the
     engine's own steps can say so. *insists* marks a person, or a check that found the finished
-    object gone: their ``error`` ends even a complete clip.
+    object gone: their ``error`` ends even a complete clip. *hearsay* marks what was only heard
+    from another service: even its ``error`` is looked into before it is believed.
     """
 
     attempt: int
     status: str
     observed: bool = False
     insists: bool = False
+    hearsay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,4 +124,5 @@ def needs_evidence(table: StatusTable, at: Position, asked: Request) -> bool:
 
     Opening a new attempt states no fact: it only says where to look again from.
     """
-    return asked.attempt == at.attempt and table[asked.status].fact and not asked.observed
+    claims = table[asked.status].fact or asked.hearsay
+    return asked.attempt == at.attempt and claims and not asked.observed

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Any
 
 import asyncpg
@@ -31,6 +32,7 @@ from statusutils import (
     judge,
     table_for,
 )
+from statusutils.merging import rank
 
 log = structlog.get_logger(__name__)
 
@@ -40,22 +42,26 @@ BATCH = 500
 # A claim makes a clip due at once, but not more often than this.
 LOOK_PAUSE = timedelta(seconds=2)
 
+# Signals a batch, by what they carry: the memory of a round does not grow with a flood.
+BATCH_BYTES = 8 * 1024 * 1024
+
+_PAGE = """
+SELECT clip_id, sum(pg_column_size(details)) AS bytes
+  FROM clip_signals WHERE clip_id > $1 GROUP BY clip_id ORDER BY clip_id LIMIT $2
+"""
 # Rows that somebody holds are passed over: they are judged when they are free. Paging by id keeps a page
 # of held rows from hiding the ones behind it.
 _LOCK = f"""
 SELECT {COLUMNS} FROM clips
- WHERE id IN (SELECT DISTINCT clip_id FROM clip_signals WHERE clip_id > $1 ORDER BY clip_id LIMIT $2)
- ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
-"""
-_PAGE_END = """
-SELECT max(clip_id) AS last, count(*) AS clips
-  FROM (SELECT DISTINCT clip_id FROM clip_signals WHERE clip_id > $1 ORDER BY clip_id LIMIT $2) AS page
+ WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 """
 _SIGNALS = """
-SELECT id, clip_id, attempt, requested_status, source, details, observed, insists
+SELECT id, clip_id, attempt, requested_status, source, details, observed, insists, hearsay
   FROM clip_signals WHERE clip_id = ANY($1) ORDER BY id
 """
 
+# Why the last request was refused, as long as it is the last one.
+_REFUSAL_DETAILS = ("requested_status_error",)
 _ERROR_DETAILS = ("error_code", "error_message", "error_time", "provider_error_code")
 
 
@@ -70,11 +76,12 @@ class Signal:
     details: Mapping[str, Any]
     observed: bool
     insists: bool
+    hearsay: bool = False
 
     @property
     def request(self) -> Request:
         """The part of it that the law judges."""
-        return Request(self.attempt, self.requested_status, self.observed, self.insists)
+        return Request(self.attempt, self.requested_status, self.observed, self.insists, self.hearsay)
 
 
 def settle(table: StatusTable, clip: Clip, signals: Sequence[Signal], now: datetime) -> Move:
@@ -87,6 +94,7 @@ def settle(table: StatusTable, clip: Clip, signals: Sequence[Signal], now: datet
     stands_still = judgement.position == before
     look_now = not stands_still or judgement.asks_for_a_look
     opens_an_attempt = judgement.position.attempt > clip.attempt
+    judged = sum(not signal.observed for signal in signals)
     return Move(
         clip_id=clip.id,
         before=before,
@@ -94,11 +102,11 @@ def settle(table: StatusTable, clip: Clip, signals: Sequence[Signal], now: datet
         seen_look_at=clip.look_at,
         look_at=(_soonest_look(clip, now) if stands_still else now) if look_now else clip.look_at,
         tries=clip.tries if stands_still else 0,
-        judged=sum(not signal.observed for signal in signals),
+        judged=judged,
         signal_ids=tuple(signal.id for signal in signals),
-        facts=_facts(moved),
+        facts=_facts(table, signals, judgement),
         details=_details(signals, judgement, moved, now),
-        cleared=_ERROR_DETAILS if opens_an_attempt else (),
+        cleared=(*(_REFUSAL_DETAILS if judged else ()), *(_ERROR_DETAILS if opens_an_attempt else ())),
         entries=tuple(
             _entry(clip, signal, verdict, judgement.position)
             for signal, verdict in zip(signals, judgement.verdicts, strict=True)
@@ -115,17 +123,27 @@ def _soonest_look(clip: Clip, now: datetime) -> datetime:
         return now
 
 
-def _facts(moved: Signal | None) -> Mapping[str, Any]:
-    facts = moved.details.get("facts") if moved is not None and moved.observed else None
-    return facts if isinstance(facts, dict) else {}
+def _facts(table: StatusTable, signals: Sequence[Signal], judgement: Judgement) -> dict[str, Any]:
+    """The columns known now: what was seen stays true of a step that another one overtook."""
+    allowed = [
+        signal
+        for signal, verdict in zip(signals, judgement.verdicts, strict=True)
+        if signal.observed and isinstance(verdict, Moved | Outranked)
+    ]
+    facts: dict[str, Any] = {}
+    for signal in sorted(allowed, key=lambda signal: rank(table, signal.request)):
+        seen = signal.details.get("facts")
+        facts |= seen if isinstance(seen, dict) else {}
+    return facts
 
 
 def _details(signals: Sequence[Signal], judgement: Judgement, moved: Signal | None, now: datetime) -> dict[str, Any]:
     details: dict[str, Any] = {}
-    if any(not signal.observed for signal in signals):
+    outside = [v for signal, v in zip(signals, judgement.verdicts, strict=True) if not signal.observed]
+    if outside:
         details["requested_status_handled"] = now.isoformat()
-    refused = [verdict for verdict in judgement.verdicts if isinstance(verdict, Refused)]
-    if refused and any(not signal.observed for signal in signals):
+    refused = [verdict for verdict in outside if isinstance(verdict, Refused)]
+    if refused:
         details["requested_status_error"] = f"{refused[-1].rule.name}: {refused[-1].rule.sentence}"
     if moved is None:
         return details
@@ -165,41 +183,55 @@ async def drain(pool: asyncpg.Pool, term: Term, clock: Callable[[], datetime]) -
     after = ""
     while True:
         async with pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
-            page = await connection.fetchrow(_PAGE_END, after, BATCH)
-            if page["last"] is not None:
+            page = await connection.fetch(_PAGE, after, BATCH)
+            clip_ids = _within_bounds(page)
+            if clip_ids:
                 async with connection.transaction():
-                    rows = await connection.fetch(_LOCK, after, BATCH)
+                    rows = await connection.fetch(_LOCK, clip_ids)
                     signals = await connection.fetch(_SIGNALS, [row["id"] for row in rows])
                     moves = _settle_all(rows, signals, clock())
                     ids = await write_each(connection, term, moves)
                 written += [move for move in moves if move.clip_id in ids]
-        if page["last"] is None or page["clips"] < BATCH:
+        if len(page) < BATCH and len(clip_ids) == len(page):
             return written
-        after = page["last"]
+        after = clip_ids[-1]
+
+
+def _within_bounds(page: Sequence[asyncpg.Record]) -> list[str]:
+    """The first clips of *page* whose signals fit into a batch together; at least one."""
+    carried = accumulate(int(row["bytes"]) for row in page)
+    return [
+        row["clip_id"] for n, (row, size) in enumerate(zip(page, carried, strict=True)) if not n or size <= BATCH_BYTES
+    ]
 
 
 def _settle_all(rows: Sequence[asyncpg.Record], signals: Sequence[asyncpg.Record], now: datetime) -> list[Move]:
-    by_clip: defaultdict[str, list[Signal]] = defaultdict(list)
+    by_clip: defaultdict[str, list[asyncpg.Record]] = defaultdict(list)
     for row in signals:
-        by_clip[row["clip_id"]].append(
-            Signal(
-                row["id"],
-                row["attempt"],
-                row["requested_status"],
-                row["source"],
-                json.loads(row["details"]),
-                row["observed"],
-                row["insists"],
-            )
-        )
+        by_clip[row["clip_id"]].append(row)
     moves = []
     for row in rows:
         if not by_clip[row["id"]]:
             continue
         try:
             clip = clip_from_row(row)
-            moves.append(settle(table_for(clip.pipeline), clip, by_clip[clip.id], now))
+            of_clip = [_signal(signal) for signal in by_clip[clip.id]]
+            moves.append(settle(table_for(clip.pipeline), clip, of_clip, now))
         except Exception:
-            # The edge for one clip: whatever is wrong with it may not hold up the others.
+            # The edge for one clip: whatever is wrong with it may not hold up the others. Its signals wait for a
+            # version of this program that knows its pipeline, or no longer breaks on it.
             log.exception("signals of a clip could not be judged", clip_id=row["id"])
     return moves
+
+
+def _signal(row: asyncpg.Record) -> Signal:
+    return Signal(
+        row["id"],
+        row["attempt"],
+        row["requested_status"],
+        row["source"],
+        json.loads(row["details"]),
+        row["observed"],
+        row["insists"],
+        row["hearsay"],
+    )

@@ -168,3 +168,18 @@ async def test_a_failed_transfer_is_retried_where_it_failed(house: House, sample
     await house.until_complete(made["id"])
     assert house.stream.calls.count("POST /stream/{uid}/downloads") == 1
     await _assert_same_bytes(house, made["id"])
+
+
+async def test_a_signed_error_is_looked_into_before_it_is_believed(house: House, sample: Path) -> None:
+    await house.start_web()
+    house.start("monitor")
+    made = await house.create_upload("said to have failed")
+    raw = f'{{"uid":"{made["cloudflare_uid"]}","status":{{"state":"error","errorReasonCode":"ERR_UNKNOWN"}}}}'.encode()
+    signature = sign(raw, "a-secret-of-the-stories", time.time())
+    headers = {"Webhook-Signature": signature}
+    async with house.http.post(f"{house.address}/webhooks/cloudflare", data=raw, headers=headers) as answer:
+        assert answer.status == 200
+    await house.until(made["id"], lambda clip: clip.pending == 0 and "last_checked" in clip.processing_details)
+    await house.upload_form(made["upload_url"], sample)
+    await house.until_complete(made["id"])
+    assert "noted" in [event.kind for event in await house.history(made["id"])]
