@@ -2,6 +2,7 @@
 
 The server is our embedded one, without waiting for the disk; TEST_DATABASE_URL names another one to use instead, whose
 user may create databases and roles. With CI=true a skipped test is a failure: what CI does not run, it does not prove.
+A test of what only root, only an ordinary user or only Linux can do is marked, and is left out elsewhere.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -24,6 +26,27 @@ from orchestrator.storage.migrations import migrate
 
 # Copying files is several times quicker than writing the copy through the log, which is what 15 and newer do unasked.
 _FAST_COPY_VERSION = 150000
+
+_MARKERS = {
+    "as_root": ("only root can do this", os.geteuid() == 0),
+    "as_user": ("root is not held back by this", os.geteuid() != 0),
+    "on_linux": ("other systems have no such thing", sys.platform == "linux"),
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the markers."""
+    for name, (reason, _) in _MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {reason}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what cannot exist here."""
+    absent = {name for name, (_, applies) in _MARKERS.items() if not applies}
+    left_out = [item for item in items if absent & {mark.name for mark in item.iter_markers()}]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @dataclass(frozen=True, slots=True)

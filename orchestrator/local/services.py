@@ -61,8 +61,11 @@ async def keep_running(service: Service, ready: asyncio.Event, say: Callable[[st
             ready.set()
             while service.is_running:  # noqa: ASYNC110 - the end of a process sets no event
                 await asyncio.sleep(_POLL_SECONDS)
+            # It may have let go of some of what it held, but not of all; and its last lines are still to be read.
+            await service.stop()
             reason = service.last_words()
         except LocalError as exc:
+            await service.stop()
             reason = str(exc)
         if service.exit_code == _WRONG_SETTINGS:
             raise KeepsEnding(f"{service.name} cannot use its settings: {reason}", wrong_settings=True)
@@ -71,8 +74,6 @@ async def keep_running(service: Service, ready: asyncio.Event, say: Callable[[st
             raise KeepsEnding(f"{service.name} ended {ends_in_a_row} times in a row: {reason}")
         pause_seconds = pause_before_restart(ends_in_a_row)
         say(f"{service.name} ended and is started again in {pause_seconds:g} s: {reason}")
-        # It may have let go of some of what it held, but not of all.
-        await service.stop()
         await asyncio.sleep(pause_seconds)
 
 
