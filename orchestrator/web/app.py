@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -23,8 +25,28 @@ log = structlog.get_logger(__name__)
 
 # Inside the ten seconds in which a stop must end, with room for closing what is left.
 _SHUTDOWN_SECONDS = 7.0
-# Longer than the pause between two clicks, shorter than anybody's patience with idle sockets.
-_KEEPALIVE_SECONDS = 75.0
+
+
+class _WithoutTheRequest(logging.Filter):
+    """What the HTTP parser could not read may hold a token; that it came, and from where, is enough."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = record.exc_text = None
+        return True
+
+
+_http_log = logging.getLogger("orchestrator.web.http")
+_http_log.addFilter(_WithoutTheRequest())
+
+SERVER_OPTIONS: Mapping[str, Any] = {
+    # Bodies are not decompressed: their size is the one that was counted.
+    "auto_decompress": False,
+    # Calls are counted; a line for each would say less and cost more.
+    "access_log": None,
+    # Longer than the pause between two clicks, shorter than anybody's patience with idle sockets.
+    "keepalive_timeout": 75.0,
+    "logger": _http_log,
+}
 
 
 def create_app(services: Services, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> web.Application:
@@ -56,14 +78,7 @@ async def run_web(
     *on_listening* is told the port once calls are taken: with port 0 the system chooses one.
     """
     settings = services.settings
-    runner = web.AppRunner(
-        create_app(services),
-        # Bodies are not decompressed: their size is the one that was counted.
-        auto_decompress=False,
-        access_log=None,
-        keepalive_timeout=_KEEPALIVE_SECONDS,
-        shutdown_timeout=_SHUTDOWN_SECONDS,
-    )
+    runner = web.AppRunner(create_app(services), shutdown_timeout=_SHUTDOWN_SECONDS, **SERVER_OPTIONS)
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.host, settings.port).start()

@@ -160,7 +160,7 @@ def _schemas(routes: tuple[Route, ...]) -> dict[str, Any]:
 
 
 def _tidied(schema: Any) -> Any:
-    """The schema with statuses as the law's list, and without the titles derived from field names, which say nothing."""
+    """The schema with statuses as the law's list, and without the titles derived from field names."""
     if isinstance(schema, list):
         return [_tidied(each) for each in schema]
     if not isinstance(schema, dict):

@@ -10,7 +10,7 @@ from orchestrator.storage.clips import Clip
 from orchestrator.web.connections import connection_of
 from orchestrator.web.pages import parts
 from orchestrator.web.pages.layout import page
-from orchestrator.web.pages.markup import EMPTY, Markup, fill, join, markup
+from orchestrator.web.pages.markup import EMPTY, Markup, fill, join, link, markup
 from orchestrator.web.reading import ListQuery, query_from, read_list
 from orchestrator.web.views import is_terminal, message_of
 from statusutils import TABLES
@@ -92,7 +92,7 @@ def _item(clip: Clip) -> Markup:
 
 def _has_picture(clip: Clip) -> bool:
     # Before the video plays the address exists and leads nowhere.
-    return bool(clip.thumbnail_url and clip.hls_url)
+    return bool(link(clip.thumbnail_url) and clip.hls_url)
 
 
 def _options(query: ListQuery) -> Markup:

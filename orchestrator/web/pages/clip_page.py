@@ -10,7 +10,7 @@ from orchestrator.web.connections import connection_of
 from orchestrator.web.pages import parts
 from orchestrator.web.pages.history import history
 from orchestrator.web.pages.layout import page
-from orchestrator.web.pages.markup import EMPTY, Markup, fill, join, markup
+from orchestrator.web.pages.markup import EMPTY, Markup, fill, join, link, markup
 from orchestrator.web.pages.player import player
 from orchestrator.web.problems import Problem, shorten
 from orchestrator.web.reading import known_clip
@@ -149,7 +149,7 @@ def _step(clip: Clip, table: StatusTable, name: str) -> Markup:
 
 def _actions(clip: Clip) -> Markup:
     found = []
-    if clip.status == COMPLETE and clip.r2_url:
+    if clip.status == COMPLETE and link(clip.r2_url):
         found.append(fill(_DOWNLOAD, href=clip.r2_url))
     if _may_retry(clip):
         found.append(fill(_RETRY, id=clip.id))

@@ -19,6 +19,7 @@ from orchestrator.drivers.errors import DriverError
 from orchestrator.settings import Settings
 from orchestrator.storage.pool import create_pool
 from orchestrator.web import Services, create_app, wake_through
+from orchestrator.web.app import SERVER_OPTIONS
 from signals import CHANGED_CHANNEL
 from statusutils import STREAM, get_min_progress_for_status
 
@@ -181,8 +182,9 @@ async def place(web_database: str) -> AsyncIterator[Place]:
 
     async def start(heartbeat_seconds: float = 15.0, **changes: Any) -> TestClient[Any, Any]:
         changed = replace(services, settings=make_settings(database, **changes)) if changes else services
-        client = TestClient(TestServer(create_app(changed, heartbeat_seconds)))
-        await client.start_server()
+        server = TestServer(create_app(changed, heartbeat_seconds))
+        await server.start_server(**SERVER_OPTIONS)
+        client = TestClient(server)
         clients.append(client)
         return client
 
@@ -205,3 +207,9 @@ async def client(place: Place) -> TestClient[Any, Any]:
 def stages() -> tuple[str, ...]:
     """The statuses of the stream pipeline in order, without error."""
     return tuple(name for name in STREAM.by_name if name != "error")
+
+
+@pytest.fixture
+def clock() -> ClockInTheHand:
+    """A clock for what needs nothing else."""
+    return ClockInTheHand()
