@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
@@ -15,7 +15,7 @@ from orchestrator.storage.pool import DATABASE_AWAY, connect, usable_role
 ROLE = "orchestrator_api"
 _CLOSE_SECONDS = 5.0
 # Nothing of the address is quoted: the piece at fault may be the password.
-UNREADABLE_ADDRESS = "DATABASE_URL cannot be read; percent-encode special characters in user and password"
+UNREADABLE_ADDRESS = ("DATABASE_URL cannot be read", "percent-encode special characters in user and password")
 
 
 @asynccontextmanager
@@ -42,7 +42,7 @@ async def _connected(dsn: str) -> asyncpg.Connection:
     try:
         return await connect(dsn, await usable_role(dsn, ROLE), "clip-orchestrator command line")
     except ValueError:
-        raise CommandFailed(UNREADABLE_ADDRESS, WRONG_USAGE) from None
+        raise CommandFailed("; ".join(UNREADABLE_ADDRESS), WRONG_USAGE) from None
 
 
 @contextmanager
@@ -87,7 +87,9 @@ def place_of(dsn: str) -> str:
     unknown = "the address in DATABASE_URL"
     try:
         parts = urlsplit(dsn)
-        host, port = parts.hostname or "the default host", parts.port or 5432
+        # A directory of sockets travels as a parameter.
+        host = parts.hostname or next(iter(parse_qs(parts.query).get("host", ())), "the default host")
+        port = parts.port or 5432
     except ValueError:
         return unknown
     # An @ elsewhere means that a character of the password was taken for the end of the host.

@@ -23,7 +23,7 @@ from orchestrator.settings import DatabaseSettings
 from orchestrator.storage.clips import Clip, Event, read_events
 from orchestrator.web.views import is_terminal, message_of, reason_of, state_of, timestamp
 from signals import CHANGED_CHANNEL
-from statusutils import COMPLETE
+from statusutils import COMPLETE, ERROR
 
 # What the pages poll at, too: a person does not notice, and the database neither.
 POLL_SECONDS = 3.0
@@ -80,8 +80,8 @@ async def _follow_on(connection: asyncpg.Connection, watch: _Watch) -> Clip:
 
 
 def _is_settled(clip: Clip) -> bool:
-    """Whether the clip has ended and nobody has asked otherwise."""
-    return is_terminal(clip.status) and clip.pending == 0
+    """Whether the clip has ended: a failed one that was asked to be tried again has not."""
+    return clip.status == COMPLETE or (clip.status == ERROR and clip.pending == 0)
 
 
 @dataclass(frozen=True, slots=True)

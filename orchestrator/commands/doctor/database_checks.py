@@ -35,16 +35,16 @@ SELECT count(*) FROM (
 
 
 async def check_database(dsn: str) -> Sequence[Finding]:
-    """Everything about the database; only *ok* when the first finding is can other checks rely on it."""
+    """Everything about the database, as far as each thing can be asked while those before it are well."""
     try:
         connection = await asyncpg.connect(dsn, timeout=_CONNECT_SECONDS, command_timeout=_COMMAND_SECONDS)
+    except ValueError:
+        return [fail("database", *UNREADABLE_ADDRESS)]
     except asyncpg.PostgresError as problem:
         return [fail("database", str(problem), "mend user, password and database name in DATABASE_URL")]
     except DATABASE_AWAY as problem:
         text = f"{place_of(dsn)} does not answer ({why(problem)})"
         return [fail("database", text, "start it, or mend DATABASE_URL")]
-    except ValueError:
-        return [fail("database", "DATABASE_URL cannot be read", UNREADABLE_ADDRESS)]
     try:
         return await _examine(connection, dsn)
     finally:

@@ -51,7 +51,11 @@ async def find(flags: Mapping[str, Any], *, write: bool) -> list[Finding]:
     database = await within("database", _DATABASE_SECONDS, partial(check_database, dsn)) if dsn else []
     findings += database
     if settings is None:
-        return [*findings, _unchecked("provider", "the settings"), _unchecked("bucket", "the settings")]
+        return [
+            *findings,
+            _unchecked("provider", "mend the settings first"),
+            _unchecked("bucket", "mend the settings first"),
+        ]
     bucket = partial(check_bucket, settings, write=write)
     # Calls to the provider are counted in the database; without one, none is made.
     counted = any(finding.what == "migrations" and finding.verdict == "ok" for finding in database)
@@ -62,11 +66,11 @@ async def find(flags: Mapping[str, Any], *, write: bool) -> list[Finding]:
 
 
 async def _not_counted() -> list[Finding]:
-    return [_unchecked("provider", "the database, which counts the calls")]
+    return [_unchecked("provider", "mend the database first, which counts the calls")]
 
 
-def _unchecked(what: str, first: str) -> Finding:
-    return warn(what, "not checked", f"mend {first} first")
+def _unchecked(what: str, remedy: str) -> Finding:
+    return warn(what, "not checked", remedy)
 
 
 def _settings(flags: Mapping[str, Any]) -> tuple[Settings | None, list[Finding]]:
@@ -100,7 +104,7 @@ def _lines(findings: Sequence[Finding]) -> list[str]:
     for finding in findings:
         lines.append(f"{_painted(finding.verdict)}  {fill(plain(finding.what), _WHAT_CELLS)}  {plain(finding.text)}")
         if finding.remedy:
-            lines.append(f"{'':4}  {'':{_WHAT_CELLS}}  to mend it: {plain(finding.remedy)}")
+            lines.append(f"{'':4}  {'':{_WHAT_CELLS}}  -> {plain(finding.remedy)}")
     failed = sum(finding.verdict == "fail" for finding in findings)
     warned = sum(finding.verdict == "warn" for finding in findings)
     return [*lines, "", f"{failed} to mend, {warned} to know of, {len(findings) - failed - warned} as they should be."]
