@@ -116,6 +116,8 @@ class EffectRunner:
         self._clock = clock
         self._on_report = on_report
         self._running: dict[Key, asyncio.Task[None]] = {}
+        # Done, but what they reported may not be judged yet: a look at the old picture may not start them again.
+        self._settling: dict[Key, float] = {}
         self.progress: dict[tuple[str, int], Told] = {}
 
     def start(self, pipeline: str, effect: Effect) -> bool:
@@ -123,16 +125,16 @@ class EffectRunner:
         name = effect_name(effect)
         key = (effect.clip_id, effect.attempt, name)
         same_kind = sum(1 for _, _, kind in self._running if kind == name)
-        if key in self._running or same_kind >= self._hands[pipeline].capacity(effect):
+        if key in self._running or key in self._settling or same_kind >= self._hands[pipeline].capacity(effect):
             return False
         task = asyncio.create_task(self._run(pipeline, effect, key), name=f"{name} {effect.clip_id}")
         self._running[key] = task
         task.add_done_callback(lambda _: self._running.pop(key, None))
         return True
 
-    def running(self, clip_id: str) -> bool:
-        """Whether anything runs for the clip."""
-        return any(key[0] == clip_id for key in self._running)
+    def settle(self, reported_before: float) -> None:
+        """Forget what was done before that moment (seconds of the loop's clock): its reports have been judged."""
+        self._settling = {key: at for key, at in self._settling.items() if at >= reported_before}
 
     def cancel_others(self, clip_id: str, wanted: tuple[Effect, ...]) -> None:
         """Stop what runs for a clip and is no longer wanted: it ended, or a new attempt began."""
@@ -153,6 +155,7 @@ class EffectRunner:
         try:
             done = await self._hands[pipeline].carry_out(effect, _Reports(self, pipeline, effect))
             await self._report(effect, done)
+            self._settling[key] = asyncio.get_running_loop().time()
         except DriverError as problem:
             log.warning("an effect failed", clip_id=effect.clip_id, effect=name, code=problem.code, reason=problem.text)
             await self._failed(effect, problem)

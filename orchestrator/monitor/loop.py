@@ -46,6 +46,8 @@ TICK_SECONDS = 1.0
 TIDY_SECONDS = 3600.0
 # A round takes milliseconds; half a minute without one means the process cannot be trusted any more.
 STALL_SECONDS = 30.0
+# Longer than a look that has read its clips takes to write and to start what follows.
+SETTLE_SECONDS = 1.0
 # Looks under way at once: enough to keep the call budget busy, few enough to keep memory flat.
 MAX_LOOKS = 16
 # What running effects get to stop in, of the ten seconds the whole process has.
@@ -187,8 +189,10 @@ class _Turn:
     async def _drain(self) -> None:
         while True:
             self._woken.clear()
+            started_at = asyncio.get_running_loop().time()
             moves = await drain(self._parts.pool, self._term, self._parts.clock)
             self._drained_at = self._parts.monotonic()
+            self._runner.settle(reported_before=started_at - SETTLE_SECONDS)
             for move in moves:
                 self._log(move)
                 if move.after.status in (COMPLETE, ERROR) or move.after.attempt != move.before.attempt:

@@ -109,9 +109,11 @@ async def until(api: asyncpg.Connection, clip_id: str, holds: Callable[[Clip], b
 
 
 async def test_a_clip_nobody_signals_for_goes_all_the_way(database: str, api: asyncpg.Connection) -> None:
+    hands = ScriptedHands()
     await insert(api, "a")
-    async with monitor_on(database, ScriptedHands()):
+    async with monitor_on(database, hands):
         clip = await until(api, "a", lambda clip: clip.status == "complete" and clip.look_at is None)
+    assert hands.asked == {"EnableMp4": 1, "TransferToBucket": 1}
     assert (clip.progress, clip.r2_url, clip.file_size) == (100.0, "https://b/k.mp4", 7)
     moves = [event for event in await read_events(api, "a") if event.kind == "moved"]
     assert [move.to_status for move in moves][-1] == "complete"
