@@ -1,0 +1,141 @@
+"""A leader's term on a real database, and clips to judge.
+
+Copying a database takes far longer than most of the tests here: those of one file share one, emptied before each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+
+from orchestrator.monitor.leadership import Lease, Term
+from orchestrator.storage.clips import Clip
+from orchestrator.storage.pool import connect, create_pool
+from statusutils import ERROR, STREAM
+
+
+@pytest.fixture(scope="module")
+def shared_database(postgres_server: Any, database_template: str) -> Iterator[str]:
+    """The address of a migrated database for the tests of one file."""
+    name = f"{postgres_server.prefix}_{secrets.token_hex(4)}"
+    asyncio.run(postgres_server.clone(database_template, name))
+    yield postgres_server.dsn(name)
+    asyncio.run(postgres_server.drop(name))
+
+
+@pytest.fixture
+async def database(shared_database: str) -> str:
+    """The same, without a clip in it, and led by nobody."""
+    connection = await asyncpg.connect(shared_database)
+    await connection.execute("TRUNCATE clips, clip_events, clip_signals RESTART IDENTITY")
+    await connection.execute("UPDATE monitor_lease SET holder = NULL, epoch = 0, expires_at = '-infinity'")
+    await connection.close()
+    return shared_database
+
+
+@pytest.fixture
+async def owner(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of whoever migrated."""
+    connection = await connect(database, None, "test owner")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def api(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await connect(database, "orchestrator_api", "test api")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
+    """The monitor's pool."""
+    pool = await create_pool(database, "orchestrator_monitor", "test monitor", max_size=8)
+    yield pool
+    await asyncio.wait_for(pool.close(), 10)
+
+
+@pytest.fixture
+async def term(pool: asyncpg.Pool) -> Term:
+    """The term of a leader, as long as a lease lasts."""
+    term = await Lease(pool, time.monotonic).take()
+    assert term is not None
+    return term
+
+
+@pytest.fixture
+def stand(owner: asyncpg.Connection) -> Callable[..., Awaitable[str]]:
+    """Put a new clip at a status, by moves that the law allows; its uid is its id with a u before it."""
+
+    async def place(clip_id: str, status: str = "uploading", **columns: Any) -> str:
+        await owner.execute("INSERT INTO clips (id, cloudflare_uid) VALUES ($1, $2)", clip_id, f"u{clip_id}")
+        if status != STREAM.first.name:
+            floor = STREAM[status].min_progress if status != ERROR else STREAM.first.min_progress
+            await owner.execute("UPDATE clips SET status = $2, progress = $3 WHERE id = $1", clip_id, status, floor)
+        for name, value in columns.items():
+            await owner.execute(f"UPDATE clips SET {name} = $2 WHERE id = $1", clip_id, value)
+        return clip_id
+
+    return place
+
+
+@pytest.fixture
+def report(pool: asyncpg.Pool) -> Callable[..., Awaitable[None]]:
+    """File a signal as the engine's own steps do: on something seen."""
+
+    async def file(clip_id: str, status: str, attempt: int = 1, **details: Any) -> None:
+        await pool.execute(
+            "INSERT INTO clip_signals (clip_id, attempt, requested_status, source, details, observed)"
+            " VALUES ($1, $2, $3, 'step', $4, true)",
+            clip_id,
+            attempt,
+            status,
+            json.dumps(details),
+        )
+
+    return file
+
+
+@pytest.fixture
+def history(owner: asyncpg.Connection) -> Callable[[str], Awaitable[list[asyncpg.Record]]]:
+    """What was written of a clip after its creation, oldest first; details as a dict."""
+
+    async def read(clip_id: str) -> list[dict[str, Any]]:
+        rows = await owner.fetch(
+            "SELECT kind, attempt, from_status, to_status, progress::float8 AS progress, source, details"
+            " FROM clip_events WHERE clip_id = $1 AND kind <> 'created' ORDER BY id",
+            clip_id,
+        )
+        return [{**row, "details": json.loads(row["details"])} for row in rows]
+
+    return read
+
+
+@pytest.fixture
+def a_clip() -> Callable[..., Clip]:
+    """A clip as a value, at the beginning unless told otherwise."""
+    then = datetime(2026, 1, 1, tzinfo=UTC)
+    plain = Clip(
+        id="c", pipeline="stream", cloudflare_uid="u", title=None, status="uploading", progress=15.0,
+        processing_details={}, attempt=1, duration=None, file_size=None, thumbnail_url=None, hls_url=None,
+        dash_url=None, mp4_url=None, r2_url=None, error_message=None, uploaded_at=None, completed_at=None,
+        created_at=then, updated_at=then, upload_expires_at=None, status_since=then, look_at=then, tries=0,
+        pending=0, epoch=0, version=1,
+    )  # fmt: skip
+
+    def make(**changes: Any) -> Clip:
+        values = {name: getattr(plain, name) for name in Clip.__slots__} | changes
+        if "status" in changes and "progress" not in changes:
+            values["progress"] = STREAM[changes["status"]].min_progress
+        return Clip(**values)
+
+    return make

@@ -1,0 +1,152 @@
+"""The lease: one leads, by the database's clock, and trusts itself no longer than it may."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import asyncpg
+import pytest
+
+from orchestrator.monitor.errors import LeadershipLost
+from orchestrator.monitor.leadership import LEASE_SECONDS, RENEWAL_SECONDS, Lease
+
+
+class Clock:
+    """A monotonic clock that is moved by hand, or by each reading."""
+
+    def __init__(self, step: float = 0.0) -> None:
+        self.seconds = 1000.0
+        self.step = step
+
+    def __call__(self) -> float:
+        self.seconds += self.step
+        return self.seconds
+
+
+@pytest.fixture
+async def expire(owner: asyncpg.Connection):
+    """Let the lease run out by the database's clock."""
+
+    async def run_out() -> None:
+        await owner.execute("UPDATE monitor_lease SET expires_at = clock_timestamp() - interval '1 ms'")
+
+    return run_out
+
+
+async def test_one_of_many_leads(pool: asyncpg.Pool, owner: asyncpg.Connection) -> None:
+    terms = await asyncio.gather(*(Lease(pool, time.monotonic).take() for _ in range(8)))
+    (term,) = [term for term in terms if term is not None]
+    row = await owner.fetchrow(
+        "SELECT holder, epoch, expires_at - clock_timestamp() AS left, taken_at FROM monitor_lease"
+    )
+    assert (row["holder"], row["epoch"]) == (term.holder, term.epoch)
+    assert 0 < row["left"].total_seconds() <= LEASE_SECONDS
+    assert row["taken_at"] is not None
+
+
+async def test_a_lease_that_ran_out_is_taken_over_in_a_higher_epoch(pool: asyncpg.Pool, expire) -> None:
+    former, next_one = Lease(pool, time.monotonic), Lease(pool, time.monotonic)
+    first = await former.take()
+    assert first is not None
+    assert await next_one.take() is None
+    await expire()
+    second = await next_one.take()
+    assert second is not None
+    assert second.epoch == first.epoch + 1
+    assert second.holder != first.holder
+    with pytest.raises(LeadershipLost):
+        await former.renew(first, None)
+    await next_one.renew(second, None)
+
+
+async def test_nobody_renews_a_lease_that_ran_out_even_if_nobody_took_it(pool: asyncpg.Pool, expire) -> None:
+    lease = Lease(pool, time.monotonic)
+    term = await lease.take()
+    assert term is not None
+    await expire()
+    with pytest.raises(LeadershipLost):
+        await lease.renew(term, None)
+
+
+async def test_a_renewal_prolongs_by_the_databases_clock_and_tells_the_age_of_the_round(
+    pool: asyncpg.Pool, owner: asyncpg.Connection
+) -> None:
+    lease = Lease(pool, time.monotonic)
+    term = await lease.take()
+    assert term is not None
+    assert await owner.fetchval("SELECT round_at FROM monitor_lease") is None
+    await owner.execute("UPDATE monitor_lease SET expires_at = clock_timestamp() + interval '1 s'")
+    await lease.renew(term, 4.0)
+    left, age = await owner.fetchrow(
+        "SELECT expires_at - clock_timestamp(), clock_timestamp() - round_at FROM monitor_lease"
+    )
+    assert LEASE_SECONDS - 1 < left.total_seconds() <= LEASE_SECONDS
+    assert 4 <= age.total_seconds() < 5
+    await lease.renew(term, None)
+    assert await owner.fetchval("SELECT round_at FROM monitor_lease") is not None
+
+
+async def test_a_released_lease_is_free_at_once(pool: asyncpg.Pool) -> None:
+    lease, standby = Lease(pool, time.monotonic), Lease(pool, time.monotonic)
+    term = await lease.take()
+    assert term is not None
+    await lease.release(term)
+    taken = await standby.take()
+    assert taken is not None
+    await lease.release(term)  # of a term that is over: harmless
+    await standby.renew(taken, None)
+
+
+async def test_trust_is_counted_from_before_the_question(pool: asyncpg.Pool) -> None:
+    """Each reading of this clock takes a second: an answer that was long on its way has used up part of the lease."""
+    clock = Clock(step=1.0)
+    lease = Lease(pool, clock)
+    assert lease.remaining_seconds < 0
+    term = await lease.take()
+    assert term is not None
+    clock.step = 0.0
+    clock.seconds += 4.0
+    assert lease.remaining_seconds == pytest.approx(LEASE_SECONDS - 4.0)
+    clock.step = 1.0
+    await lease.renew(term, None)
+    clock.step = 0.0
+    assert lease.remaining_seconds == pytest.approx(LEASE_SECONDS)
+
+
+async def test_a_failed_renewal_prolongs_no_trust(pool: asyncpg.Pool, expire) -> None:
+    clock = Clock()
+    lease = Lease(pool, clock)
+    term = await lease.take()
+    assert term is not None
+    clock.seconds += 6.0
+    await expire()
+    with pytest.raises(LeadershipLost):
+        await lease.renew(term, None)
+    assert lease.remaining_seconds == pytest.approx(LEASE_SECONDS - 6.0)
+
+
+async def test_a_renewal_that_is_not_answered_ends_within_the_lease(
+    pool: asyncpg.Pool, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = Lease(pool, time.monotonic)
+    term = await lease.take()
+    assert term is not None
+    monkeypatch.setattr("orchestrator.monitor.leadership.RENEWAL_SECONDS", 0.1)
+    transaction = owner.transaction()
+    await transaction.start()
+    await owner.execute("SELECT * FROM monitor_lease FOR UPDATE")
+    with pytest.raises(TimeoutError):
+        await lease.renew(term, None)
+    await transaction.rollback()
+    monkeypatch.undo()
+    await lease.renew(term, None)
+
+
+def test_three_renewals_fit_into_one_lease() -> None:
+    assert 3 * RENEWAL_SECONDS <= LEASE_SECONDS
+
+
+def test_no_two_starts_share_a_name() -> None:
+    names = {Lease(None, time.monotonic)._holder for _ in range(100)}  # type: ignore[arg-type]
+    assert len(names) == 100
