@@ -1,7 +1,7 @@
 """Why a clip is where it is, what it waits for, since when, and what happens next: one sentence, for everybody.
 
-    Cloudflare is encoding it since 14:02:11 UTC (12 min); the monitor looks again in 12 s, and fails it on
-    2026-11-22 at 02:02:11 UTC if it is still here.
+    Cloudflare is encoding it (at processing since 14:02:11 UTC, 12 min); the monitor looks again in 12 s, and fails
+    it at 2026-11-22 02:02:11 UTC if it is still here.
 
 Two tables, each read from the top: the first row that applies says why the clip stands where it stands, the first of
 the other what happens next. Pure: the row, the time and what the lease tells go in. What strangers wrote (reasons,
@@ -132,8 +132,10 @@ class Case:
         return PIPELINES[self.clip.pipeline].resume_status(self.clip)
 
     @property
-    def since(self) -> str:
-        return f"since {self.at(self.clip.status_since)} ({spell(self.now - self.clip.status_since)})"
+    def place(self) -> str:
+        """The status, and since when."""
+        since = self.clip.status_since
+        return f"(at {_cut(self.clip.status)} since {self.at(since)}, {spell(self.now - since)})"
 
     def at(self, moment: datetime) -> str:
         """A moment for people: the time alone when it is today."""
@@ -164,8 +166,8 @@ def _at(status: str, detail: str | None = None, value: str | None = None) -> Cal
     return lambda case: _is_at(case, status) and (detail is None or case.text(detail) == value)
 
 
-def _since(words: str) -> Callable[[Case], str]:
-    return lambda case: f"{words} {case.since}"
+def _here(words: str) -> Callable[[Case], str]:
+    return lambda case: f"{words} {case.place}"
 
 
 # --- Why it stands where it stands ---------------------------------------------------------------------------
@@ -182,59 +184,55 @@ def _says_ended(case: Case) -> str:
 
 def _says_problem(case: Case) -> str:
     said, at = case.problem or ("", case.now)
-    tries = f", {case.clip.tries} tries have failed" if case.clip.tries > 1 else ""
-    return f"at {case.clip.status} {case.since}: {spell(case.now - at)} ago it met a problem{tries}: {said}"
+    tries = f", the last of {case.clip.tries} failed tries" if case.clip.tries > 1 else ""
+    return f"{spell(case.now - at)} ago it met a problem{tries}: {said} {case.place}"
 
 
 def _says_percent(words: str) -> Callable[[Case], str]:
     def says(case: Case) -> str:
         percent = case.clip.processing_details.get("mp4_percent_complete")
         is_number = isinstance(percent, int | float) and not isinstance(percent, bool)
-        return f"{words} ({percent:.0f} %) {case.since}" if is_number else f"{words} {case.since}"
+        return f"{words}, {percent:.0f} % so far {case.place}" if is_number else f"{words} {case.place}"
 
     return says
 
 
-def _says_mp4_failed(case: Case) -> str:
-    failed = f"Cloudflare failed to make the MP4 and is asked afresh, {MP4_MAKES} times at most"
-    return f"at {case.clip.status} {case.since}: {failed}"
-
-
 def _says_unknown(case: Case) -> str:
-    place = f"{_cut(case.clip.status)} in the pipeline {_cut(case.clip.pipeline)}"
-    return f"it stands at {place} {case.since}, which this program does not know"
+    return f"this program does not know this status of the pipeline {_cut(case.clip.pipeline)} {case.place}"
 
+
+_MP4_FAILED = f"Cloudflare failed to make the MP4 and is asked afresh, {MP4_MAKES} times at most"
 
 WHY = (
     Row(lambda case: not case.is_known, _says_unknown),
     Row(lambda case: case.is_ended, _says_ended),
     # Above all that the provider said before: since then something went wrong.
     Row(lambda case: case.problem is not None, _says_problem),
-    Row(lambda case: case.waits_for_copy, _since("Cloudflare is being asked to fetch it from its address")),
+    Row(lambda case: case.waits_for_copy, _here("Cloudflare is being asked to fetch it from its address")),
     Row(
         lambda case: _is_at(case, "uploading") and case.clip.cloudflare_uid is None,
-        _since("nobody has named its video at Cloudflare"),
+        _here("nobody has named its video at Cloudflare"),
     ),
-    Row(_at("uploading", "cloudflare_status", "pendingupload"), _since("Cloudflare has not received all of its bytes")),
-    Row(_at("uploading", "cloudflare_status", "downloading"), _since("Cloudflare is fetching it from its address")),
+    Row(_at("uploading", "cloudflare_status", "pendingupload"), _here("Cloudflare waits for the rest of its bytes")),
+    Row(_at("uploading", "cloudflare_status", "downloading"), _here("Cloudflare is fetching it from its address")),
     Row(
         lambda case: _is_at(case, "uploading") and case.has("has_source_url"),
-        _since("Cloudflare was asked to fetch it from its address"),
+        _here("Cloudflare was asked to fetch it from its address"),
     ),
-    Row(_at("uploading"), _since("its bytes are awaited at Cloudflare")),
-    Row(_at("queued"), _since("Cloudflare has its bytes and has not begun to encode it")),
-    Row(_at("processing"), _since("Cloudflare is encoding it")),
+    Row(_at("uploading"), _here("Cloudflare waits for its bytes")),
+    Row(_at("queued"), _here("Cloudflare has its bytes and has not begun to encode it")),
+    Row(_at("processing"), _here("Cloudflare is encoding it")),
     Row(
         _at("stream_ready"),
-        _since("it can be streamed, and its MP4 is asked for when all renditions are made or the wait for them ends"),
+        _here("it can be streamed, and its MP4 is asked for when all renditions are made or the wait for them ends"),
     ),
-    Row(_at("waitformp4", "mp4_status", "error"), _says_mp4_failed),
-    Row(_at("mp4_processing", "mp4_status", "error"), _says_mp4_failed),
-    Row(_at("waitformp4"), _since("Cloudflare was asked for the MP4 and has not begun to make it")),
+    Row(_at("waitformp4", "mp4_status", "error"), _here(_MP4_FAILED)),
+    Row(_at("mp4_processing", "mp4_status", "error"), _here(_MP4_FAILED)),
+    Row(_at("waitformp4"), _here("Cloudflare was asked for the MP4 and has not begun to make it")),
     Row(_at("mp4_processing"), _says_percent("Cloudflare is making the MP4")),
-    Row(_at("mp4downloading"), _since("the MP4 is being fetched, and nothing of it is in the bucket yet")),
-    Row(_at("r2_uploading"), _since("the MP4 is being written to the bucket part by part")),
-    Row(_always, lambda case: f"at {case.clip.status} {case.since}"),
+    Row(_at("mp4downloading"), _here("the MP4 is being fetched, and nothing of it is in the bucket yet")),
+    Row(_at("r2_uploading"), _here("the MP4 is being written to the bucket part by part")),
+    Row(_always, lambda case: f"it is under way {case.place}"),
 )
 
 

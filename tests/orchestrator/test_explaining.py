@@ -51,11 +51,11 @@ def problem(ago_seconds: float, **more: Any) -> dict[str, Any]:
 
 
 STANDING = [
-    ("bytes-awaited", clip("uploading"), "Its bytes are awaited at Cloudflare since 14:00:00 UTC (12 min)"),
+    ("bytes-awaited", clip("uploading"), "Cloudflare waits for its bytes (at uploading since 14:00:00 UTC, 12 min);"),
     (
         "bytes-coming",
         clip("uploading", {"cloudflare_status": "pendingupload"}),
-        "Cloudflare has not received all of its bytes since 14:00:00 UTC",
+        "Cloudflare waits for the rest of its bytes (at uploading since 14:00:00 UTC",
     ),
     ("fetching", clip("uploading", {"cloudflare_status": "downloading"}), "Cloudflare is fetching it from its address"),
     (
@@ -75,27 +75,27 @@ STANDING = [
     ),
     ("no-video", clip("uploading", cloudflare_uid=None), "Nobody has named its video at Cloudflare"),
     ("queued", clip("queued"), "Cloudflare has its bytes and has not begun to encode it"),
-    ("processing", clip("processing"), "Cloudflare is encoding it since 14:00:00 UTC (12 min)"),
+    ("processing", clip("processing"), "Cloudflare is encoding it (at processing since 14:00:00 UTC, 12 min)"),
     ("stream-ready", clip("stream_ready"), "It can be streamed, and its MP4 is asked for when all renditions are made"),
     ("waitformp4", clip("waitformp4"), "Cloudflare was asked for the MP4 and has not begun to make it"),
     (
         "mp4-failed",
         clip("waitformp4", {"mp4_status": "error"}),
-        "At waitformp4 since 14:00:00 UTC (12 min): Cloudflare failed to make the MP4 and is asked afresh",
+        "Cloudflare failed to make the MP4 and is asked afresh, 3 times at most (at waitformp4 since",
     ),
     (
         "mp4-percent",
         clip("mp4_processing", {"mp4_percent_complete": 42.3}),
-        "Cloudflare is making the MP4 (42 %) since",
+        "Cloudflare is making the MP4, 42 % so far (at",
     ),
-    ("mp4-no-percent", clip("mp4_processing", {"mp4_percent_complete": True}), "Cloudflare is making the MP4 since"),
+    ("mp4-no-percent", clip("mp4_processing", {"mp4_percent_complete": True}), "Cloudflare is making the MP4 (at mp4_"),
     ("downloading", clip("mp4downloading"), "The MP4 is being fetched, and nothing of it is in the bucket yet"),
     ("writing", clip("r2_uploading"), "The MP4 is being written to the bucket part by part"),
     (
         "problem",
         clip("r2_uploading", problem(20), tries=3),
-        "At r2_uploading since 14:00:00 UTC (12 min): 20 s ago it met a problem, 3 tries have failed:"
-        " The object store answered 503 (store_failing); the monitor looks again in 12 s",
+        "20 s ago it met a problem, the last of 3 failed tries: The object store answered 503 (store_failing)"
+        " (at r2_uploading since 14:00:00 UTC, 12 min); the monitor looks again in 12 s",
     ),
     (
         "problem-that-was-seen-through",
@@ -144,13 +144,13 @@ STANDING = [
     (
         "status-of-a-newer-version",
         clip("polishing"),
-        "It stands at polishing in the pipeline stream since 14:00:00 UTC (12 min), which this program does not know;"
+        "This program does not know this status of the pipeline stream (at polishing since 14:00:00 UTC, 12 min);"
         " only a newer version moves it.",
     ),
     (
         "pipeline-of-a-newer-version",
         clip("uploading", pipeline="dream"),
-        "It stands at uploading in the pipeline dream",
+        "This program does not know this status of the pipeline dream (at uploading",
     ),
 ]
 
@@ -246,9 +246,9 @@ def test_it_says_what_happens_next(standing: Clip, leadership: Leadership | None
 
 
 def test_every_status_has_words_of_its_own() -> None:
-    sentences = {explain(clip(status.name), NOW, LED).split(" since")[0] for status in STREAM.statuses}
+    sentences = {explain(clip(status.name), NOW, LED).partition(" (at")[0] for status in STREAM.statuses}
     assert len(sentences) == len(STREAM.statuses)
-    assert not any(sentence.startswith("At ") for sentence in sentences)
+    assert not any(sentence.startswith("It is under way") for sentence in sentences)
 
 
 def test_every_status_that_has_a_deadline_names_it() -> None:

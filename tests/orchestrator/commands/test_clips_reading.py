@@ -132,7 +132,7 @@ async def test_explain_is_one_sentence(cli, ground) -> None:
     await ground.insert("c1")
     ran = await cli("clips", "explain", "c1")
     assert (ran.code, ran.out.count("\n")) == (0, 1)
-    assert ran.out.startswith("Its bytes are awaited at Cloudflare since ")
+    assert ran.out.startswith("Cloudflare waits for its bytes (at uploading since ")
     assert ran.out.endswith("; no monitor leads, so nothing happens until one runs (`orchestrator monitor`).\n")
     await ground.lead()
     document = (await cli("clips", "explain", "c1", "--json")).document
