@@ -221,6 +221,7 @@ class _Turn:
     def _look_ended(self, task: asyncio.Task[None]) -> None:
         self._looks.pop(task, None)
         self._due.set()
+        self._woken.set()  # signals of clips whose rows the look held were passed over
         if not task.cancelled() and (problem := task.exception()) and not self._look_problem.done():
             self._look_problem.set_exception(problem)
 
