@@ -27,6 +27,8 @@ def stand_in_environment(state: DevState, url: str) -> dict[str, str]:
         "CLOUDFLARE_API_URL": f"{url}/client/v4",
         "CLOUDFLARE_WEBHOOK_SECRET": state.webhook_secret,
         "CLOUDFLARE_DELIVERY_HOSTS": url,
+        # The stand-in stays at each state for a second and more, so that a person sees every one of them.
+        "LOOK_INTERVAL_SECONDS": "1",
     }
 
 
