@@ -47,10 +47,20 @@ LONGEST_INTERVAL = timedelta(seconds=60)
 WHILE_WORKING = timedelta(seconds=5)
 # A reserved address is removed by the provider at its own pace; the bytes may be on their way at the last moment.
 EXPIRY_GRACE = timedelta(minutes=5)
-# The provider's lists lag behind its creates; before that a missing video is no evidence.
+# The provider's answers lag behind its creates and copies, which open a status; before that a missing video is no
+# evidence.
 MISSING_GRACE = timedelta(seconds=60)
 # A failed MP4 is made afresh twice; a third failure will not heal.
 MP4_MAKES = 3
+
+# What a transfer ends with when the MP4 is not at its address: a new attempt asks the provider for it again.
+_DEAD_ADDRESS = (
+    "mp4_not_yet_there",
+    "source_refused",
+    "source_forbidden",
+    "source_redirects",
+    "source_address_not_allowed",
+)
 
 # The state at the provider, and the status it implies.
 _IMPLIED = {
@@ -113,7 +123,7 @@ def resume_status(clip: Clip) -> str | None:
         return "uploading" if clip.processing_details.get("copied_from_url") else None
     if clip.processing_details.get("has_source_url") and not clip.hls_url:
         return "uploading"
-    if clip.mp4_url:
+    if clip.mp4_url and clip.processing_details.get("error_code") not in _DEAD_ADDRESS:
         return "mp4downloading"
     if clip.hls_url:
         return "stream_ready"
@@ -170,7 +180,7 @@ def _plan_encoding(clip: Clip, seen: Seen, now: datetime, policy: StreamPolicy) 
 
 
 def _plan_missing(clip: Clip, now: datetime, again: datetime) -> Plan:
-    if now - clip.created_at < MISSING_GRACE:
+    if now - clip.status_since < MISSING_GRACE:
         return Plan(look_at=again)
     return _failed(now, "not_found_in_cloudflare", "Cloudflare no longer knows this video")
 
@@ -182,7 +192,7 @@ def _plan_provider_error(seen: Video, now: datetime) -> Plan:
 
 def _upload_is_over(clip: Clip, seen: Video, now: datetime) -> bool:
     expires_at = seen.upload_expires_at or clip.upload_expires_at
-    return expires_at is not None and now > expires_at + EXPIRY_GRACE
+    return expires_at is not None and now - EXPIRY_GRACE > expires_at
 
 
 def _plan_stream_ready(clip: Clip, seen: Seen, now: datetime, policy: StreamPolicy) -> Plan:

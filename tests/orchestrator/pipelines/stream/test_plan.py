@@ -1,0 +1,485 @@
+"""What follows for a clip: one named case for each branch, and what holds for every clip whatever was seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video, VideoState
+from orchestrator.pipelines import PIPELINES, pipeline_for
+from orchestrator.pipelines.stream.effects import CopyFromUrl, DeleteVideo, EnableMp4, TransferToBucket
+from orchestrator.pipelines.stream.plan import (
+    DEADLINES,
+    DOWNLOAD,
+    EXPIRY_GRACE,
+    LONGEST_INTERVAL,
+    MISSING_GRACE,
+    NOTHING,
+    VIDEO,
+    WHILE_WORKING,
+    StreamPolicy,
+    VideoMissing,
+    implied_status,
+    look_kind,
+    plan,
+    resume_status,
+)
+from orchestrator.pipelines.terms import Effect, LookKind, Plan
+from orchestrator.storage.clips import Clip
+from statusutils import STREAM, Position, Request, UnknownPipeline, refusal
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+POLICY = StreamPolicy(shortest_interval=timedelta(seconds=5), full_quality_wait=timedelta(seconds=600))
+AGO = timedelta(minutes=2)
+SOON = timedelta(seconds=15)  # an eighth of the two minutes a clip of these cases has stood there
+
+
+def clip(status: str = "uploading", since: timedelta = AGO, **changes: Any) -> Clip:
+    values: dict[str, Any] = {one.name: None for one in fields(Clip)} | {
+        "id": "c", "pipeline": "stream", "cloudflare_uid": "u", "status": status, "attempt": 1, "version": 1,
+        "progress": STREAM[status].min_progress, "processing_details": {}, "tries": 0, "pending": 0, "epoch": 1,
+        "created_at": NOW - timedelta(hours=1), "updated_at": NOW, "status_since": NOW - since, "look_at": NOW,
+    }  # fmt: skip
+    return Clip(**(values | changes))
+
+
+def video(state: str, percent: float | None = None, **changes: Any) -> Video:
+    known = VideoState(state) if state in set(VideoState) else VideoState.UNKNOWN
+    return Video("u", known, state, percent, **changes)
+
+
+def download(state: str, percent: float | None = None, url: str | None = None) -> Download:
+    return Download(DownloadState(state), percent, url)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One branch: what is given, and what must follow. *look* counts from now; None is never."""
+
+    name: str
+    clip: Clip
+    seen: object
+    step: str | None = None
+    look: timedelta | None = SOON
+    effects: tuple[Effect, ...] = ()
+    percent: float | None = None
+    code: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+NONE, ZERO = None, timedelta(0)
+URL_CLIP = {"has_source_url": True}
+HLS = {"hls_url": "https://h/", "dash_url": "https://d/"}
+LONG_AGO = NOW - timedelta(days=1)
+
+CASES = [
+    # Encoding, by the provider's state.
+    Case("waiting-for-bytes", clip(), video("pendingupload"), details={"cloudflare_status": "pendingupload"}),
+    Case("bytes-arrive", clip(), video("downloading", 40.0), percent=40.0),
+    Case("queued", clip(), video("queued"), step="queued", look=ZERO),
+    Case("still-queued", clip("queued"), video("queued", 7.0), percent=7.0),
+    Case("encoding", clip("queued"), video("inprogress", 12.0), step="processing", look=ZERO),
+    Case("still-encoding", clip("processing"), video("inprogress", 39.0), percent=39.0),
+    Case("skips-forward", clip(), video("ready", 100.0, **HLS), step="stream_ready", look=ZERO, facts=HLS),
+    Case("ready", clip("processing"), video("ready", 39.0, **HLS), step="stream_ready", look=ZERO, facts=HLS),
+    Case("provider-goes-back", clip("processing"), video("queued", 80.0)),
+    Case("unknown-state-keeps-waiting", clip("processing"), video("defragmenting", 80.0)),
+    Case("live-state-keeps-waiting", clip("processing"), video("live-inprogress", 80.0)),
+    Case("nothing-seen-keeps-waiting", clip("processing"), None),
+    Case("wrong-kind-of-look-keeps-waiting", clip("processing"), download("ready", 100.0, "https://m/")),
+    Case(
+        "not-encodable",
+        clip("processing"),
+        video("error", error_code="ERR_NON_VIDEO", error_text="The file is no video"),
+        step="error",
+        look=ZERO,
+        code="provider_error",
+        details={"provider_error_code": "ERR_NON_VIDEO"},
+    ),
+    Case("not-encodable-without-a-reason", clip(), video("error"), step="error", look=ZERO, code="provider_error"),
+    Case(
+        "facts-become-known-on-the-way",
+        clip("processing"),
+        video("inprogress", duration_seconds=5.5, thumbnail_url="https://t/", uploaded_at=LONG_AGO, **HLS),
+        facts={"duration": 5.5, "thumbnail_url": "https://t/", "uploaded_at": LONG_AGO.isoformat()},
+    ),
+    Case("no-upload-time-before-the-upload", clip(), video("pendingupload", uploaded_at=LONG_AGO)),
+    # The upload address runs out.
+    Case("address-good", clip(upload_expires_at=NOW + AGO), video("pendingupload")),
+    Case("address-out-within-grace", clip(upload_expires_at=NOW - EXPIRY_GRACE), video("pendingupload")),
+    Case(
+        "address-out",
+        clip(upload_expires_at=NOW - EXPIRY_GRACE - timedelta(seconds=1)),
+        video("pendingupload"),
+        step="error",
+        look=ZERO,
+        code="upload_expired",
+        details={"delete_requested": True},
+    ),
+    Case(
+        "the-providers-own-expiry-counts-first",
+        clip(upload_expires_at=NOW - timedelta(hours=1)),
+        video("pendingupload", upload_expires_at=NOW + AGO),
+    ),
+    Case("address-out-while-bytes-arrive", clip(upload_expires_at=LONG_AGO), video("downloading", 90.0), percent=90.0),
+    Case("address-good-for-ever", clip(upload_expires_at=datetime.max.replace(tzinfo=UTC)), video("pendingupload")),
+    Case("address-without-expiry", clip(since=timedelta(hours=20)), video("pendingupload"), look=LONGEST_INTERVAL),
+    # The provider does not know the video.
+    Case(
+        "missing", clip("processing"), VideoMissing(), step="error", look=ZERO, code="not_found_in_cloudflare"
+    ),
+    Case(
+        "missing-when-ready",
+        clip("stream_ready"),
+        VideoMissing(),
+        step="error",
+        look=ZERO,
+        code="not_found_in_cloudflare",
+    ),
+    Case("missing-just-after-it-was-made", clip(since=MISSING_GRACE / 2), VideoMissing(), look=timedelta(seconds=5)),
+    Case(
+        "missing-just-after-a-copy-was-asked-for",
+        clip("queued", since=MISSING_GRACE / 2, created_at=LONG_AGO),
+        VideoMissing(),
+        look=timedelta(seconds=5),
+    ),
+    # Copying from an address.
+    Case(
+        "copy",
+        clip(processing_details=URL_CLIP, cloudflare_uid=None, title="A title"),
+        None,
+        look=WHILE_WORKING,
+        effects=(CopyFromUrl("c", 1, "A title"),),
+    ),
+    Case("copied", clip(processing_details={**URL_CLIP, "copied_in_attempt": 1}), video("downloading", 3.0), percent=3),
+    Case(
+        "copy-again-in-a-new-attempt",
+        clip(processing_details={**URL_CLIP, "copied_in_attempt": 1}, attempt=2),
+        None,
+        look=WHILE_WORKING,
+        effects=(CopyFromUrl("c", 2, None),),
+    ),
+    Case("no-address-and-no-video", clip(cloudflare_uid=None), None),
+    # Having the MP4 made.
+    Case("better-renditions-follow", clip("stream_ready"), video("ready", 39.0, **HLS), percent=39.0, facts=HLS),
+    Case(
+        "full-quality",
+        clip("stream_ready"),
+        video("ready", 100.0, **HLS),
+        look=WHILE_WORKING,
+        effects=(EnableMp4("c", 1, "u"),),
+        facts=HLS,
+    ),
+    Case(
+        "quality-unknown", clip("stream_ready"), video("ready"), look=WHILE_WORKING, effects=(EnableMp4("c", 1, "u"),)
+    ),
+    Case(
+        "waited-long-enough-for-full-quality",
+        clip("stream_ready", since=timedelta(seconds=600)),
+        video("ready", 39.0),
+        look=WHILE_WORKING,
+        effects=(EnableMp4("c", 1, "u"),),
+    ),
+    Case("ready-turned-error", clip("stream_ready"), video("error"), step="error", look=ZERO, code="provider_error"),
+    Case("ready-unseen", clip("stream_ready"), None),
+    Case("requested", clip("waitformp4"), download("inprogress", 0.0), percent=0, details={"mp4_percent_complete": 0}),
+    Case("requested-percent-unknown", clip("waitformp4"), download("inprogress")),
+    Case("being-made", clip("waitformp4"), download("inprogress", 20.0), step="mp4_processing", percent=20.0),
+    Case("still-being-made", clip("mp4_processing"), download("inprogress", 60.0), percent=60.0),
+    Case("mp4-unseen", clip("mp4_processing"), None),
+    Case(
+        "made",
+        clip("mp4_processing"),
+        download("ready", 100.0, "https://m/"),
+        step="mp4downloading",
+        look=ZERO,
+        facts={"mp4_url": "https://m/"},
+    ),
+    Case("made-at-once", clip("waitformp4"), download("ready", 100.0, "https://m/"), step="mp4downloading", look=ZERO),
+    Case("made-but-without-an-address", clip("mp4_processing"), download("ready", 100.0), percent=100.0),
+    Case("address-before-it-works", clip("mp4_processing"), download("inprogress", 9.0, "https://m/"), percent=9.0),
+    Case(
+        "vanished", clip("mp4_processing"), download("absent"), look=WHILE_WORKING, effects=(EnableMp4("c", 1, "u"),)
+    ),
+    Case(
+        "failed-once",
+        clip("mp4_processing"),
+        download("error"),
+        look=WHILE_WORKING,
+        effects=(EnableMp4("c", 1, "u", make=2),),
+        details={"mp4_status": "error"},
+    ),
+    Case(
+        "failed-twice",
+        clip("waitformp4", processing_details={"mp4_makes": 2, "mp4_makes_in_attempt": 1}),
+        download("error"),
+        look=WHILE_WORKING,
+        effects=(EnableMp4("c", 1, "u", make=3),),
+    ),
+    Case(
+        "failed-three-times",
+        clip("waitformp4", processing_details={"mp4_makes": 3, "mp4_makes_in_attempt": 1}),
+        download("error"),
+        step="error",
+        look=ZERO,
+        code="mp4_failed",
+    ),
+    Case(
+        "failures-of-a-former-attempt-do-not-count",
+        clip("waitformp4", attempt=2, processing_details={"mp4_makes": 3, "mp4_makes_in_attempt": 1}),
+        download("error"),
+        look=WHILE_WORKING,
+        effects=(EnableMp4("c", 2, "u", make=2),),
+    ),
+    # The transfer.
+    Case(
+        "fetching",
+        clip("mp4downloading", mp4_url="https://m/", duration=5.5),
+        None,
+        look=WHILE_WORKING,
+        effects=(TransferToBucket("c", 1, "u", "https://m/", 5.5, False),),
+    ),
+    Case(
+        "writing",
+        clip("r2_uploading", mp4_url="https://m/", attempt=3, processing_details={"require_signed_urls": True}),
+        None,
+        look=WHILE_WORKING,
+        effects=(TransferToBucket("c", 3, "u", "https://m/", None, True),),
+    ),
+    Case("address-unknown", clip("mp4downloading"), None, step="error", look=ZERO, code="mp4_unknown"),
+    Case("uid-unknown", clip("r2_uploading", mp4_url="https://m/", cloudflare_uid=None), None, step="error", look=ZERO,
+         code="mp4_unknown"),
+    # The ends.
+    Case("complete", clip("complete"), None, look=None),
+    Case("failed", clip("error"), None, look=None),
+    *(
+        Case(
+            f"delete-at-{status}",
+            clip(status, processing_details={"delete_requested": True}),
+            None,
+            look=WHILE_WORKING,
+            effects=(DeleteVideo("c", 1, "u"),),
+        )
+        for status in ("complete", "error")
+    ),
+    Case("deleted", clip("error", processing_details={"delete_requested": True, "deleted_at": "x"}), None, look=None),
+    Case("nothing-to-delete", clip("error", cloudflare_uid=None, processing_details={"delete_requested": True}), None,
+         look=None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_follows(case: Case) -> None:
+    got = plan(case.clip, case.seen, NOW, POLICY)  # type: ignore[arg-type]
+    assert (got.step.status if got.step else None) == case.step
+    assert got.look_at == (None if case.look is None else NOW + case.look)
+    assert got.effects == case.effects
+    assert got.step_percent == case.percent
+    details = {**got.details, **(got.step.details if got.step else {})}
+    facts = {**got.facts, **(got.step.facts if got.step else {})}
+    assert details.items() >= case.details.items()
+    assert facts.items() >= case.facts.items()
+    assert details.get("error_code") == case.code
+    if got.step is not None:
+        assert got.step.reason
+    if case.code is not None:
+        assert details["error_message"]
+
+
+def test_facts_that_would_be_wrong_are_not_stated() -> None:
+    waiting = plan(clip(), video("pendingupload", uploaded_at=LONG_AGO, **HLS), NOW, POLICY)
+    assert waiting.facts == {}, "neither an upload time nor addresses where nothing plays yet"
+
+
+def test_every_running_status_has_a_deadline() -> None:
+    assert set(DEADLINES) == {row.name for row in STREAM.statuses if not row.is_terminal}
+
+
+@pytest.mark.parametrize("status", DEADLINES)
+@pytest.mark.parametrize(
+    "seen", [None, VideoMissing(), video("inprogress", 50.0), download("inprogress", 50.0)], ids=repr
+)
+def test_past_its_deadline_every_status_ends_with_a_reason(status: str, seen: Any) -> None:
+    late = clip(status, since=DEADLINES[status] + timedelta(seconds=1), mp4_url="https://m/")
+    got = plan(late, seen, NOW, POLICY)
+    assert got.step is not None
+    assert (got.step.status, got.step.details["error_code"]) == ("error", "deadline_passed")
+    assert status in got.step.reason
+    on_time = clip(status, since=DEADLINES[status], mp4_url="https://m/")
+    ends = plan(on_time, seen, NOW, POLICY).step
+    assert ends is None or ends.details.get("error_code") != "deadline_passed"
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [
+        (timedelta(seconds=-30), timedelta(seconds=5)),
+        (timedelta(seconds=1), timedelta(seconds=5)),
+        (timedelta(seconds=80), timedelta(seconds=10)),
+        (timedelta(hours=3), timedelta(seconds=60)),
+    ],
+)
+def test_looks_grow_rarer_up_to_a_minute(since: timedelta, expected: timedelta) -> None:
+    assert plan(clip("processing", since=since), None, NOW, POLICY).look_at == NOW + expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        *(({"status": status}, VIDEO) for status in ("uploading", "queued", "processing", "stream_ready")),
+        *(({"status": status}, DOWNLOAD) for status in ("waitformp4", "mp4_processing")),
+        *(({"status": status}, NOTHING) for status in ("mp4downloading", "r2_uploading", "complete", "error")),
+        ({"cloudflare_uid": None}, NOTHING),
+        ({"processing_details": URL_CLIP}, NOTHING),
+        ({"processing_details": {**URL_CLIP, "copied_in_attempt": 1}}, VIDEO),
+        ({"processing_details": {**URL_CLIP, "copied_in_attempt": 1}, "attempt": 2}, NOTHING),
+        ({"status": "processing", "processing_details": URL_CLIP}, VIDEO),
+    ],
+    ids=str,
+)
+def test_what_has_to_be_seen_first(changes: dict[str, Any], kind: LookKind) -> None:
+    assert look_kind(clip(**changes)) == kind
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        ("pendingupload", "uploading"),
+        ("downloading", "uploading"),
+        ("queued", "queued"),
+        ("inprogress", "processing"),
+        ("ready", "stream_ready"),
+        ("error", "error"),
+        ("live-inprogress", None),
+        ("unknown", None),
+        ("", None),
+    ],
+)
+def test_the_providers_states_map_as_in_the_former_system(state: str, status: str | None) -> None:
+    assert implied_status(state) == status
+
+
+RESUMES: list[tuple[str, dict[str, Any], str | None]] = [
+    ("mp4-is-there", {"mp4_url": "https://m/", "hls_url": "https://h/"}, "mp4downloading"),
+    ("playable", {"hls_url": "https://h/"}, "stream_ready"),
+    ("bytes-are-there", {}, "uploading"),
+    ("nothing-is-there", {"cloudflare_uid": None}, None),
+    ("from-an-address", {"processing_details": URL_CLIP, "cloudflare_uid": None}, "uploading"),
+    ("from-an-address-and-playable", {"processing_details": URL_CLIP, "hls_url": "https://h/"}, "stream_ready"),
+    ("deleted", {"processing_details": {"delete_requested": True}, "mp4_url": "https://m/"}, None),
+    ("not-found", {"processing_details": {"error_code": "not_found_in_cloudflare"}, "hls_url": "https://h/"}, None),
+    ("expired", {"processing_details": {"error_code": "upload_expired"}}, None),
+    ("not-encodable", {"processing_details": {"error_code": "provider_error"}}, None),
+    (
+        "not-found-but-copied",
+        {"processing_details": {**URL_CLIP, "error_code": "not_found_in_cloudflare", "copied_from_url": True}},
+        "uploading",
+    ),
+    *(
+        (
+            f"mp4-address-dead-{code}",
+            {"mp4_url": "https://m/", "hls_url": "https://h/", "processing_details": {"error_code": code}},
+            "stream_ready",
+        )
+        for code in ("mp4_not_yet_there", "source_refused", "source_forbidden")
+    ),
+    (
+        "a-broken-line-is-no-dead-address",
+        {"mp4_url": "https://m/", "hls_url": "https://h/", "processing_details": {"error_code": "source_cut"}},
+        "mp4downloading",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), [pytest.param(*case[1:], id=case[0]) for case in RESUMES])
+def test_where_a_new_attempt_starts(changes: dict[str, Any], expected: str | None) -> None:
+    failed = clip("error", **changes)
+    assert resume_status(failed) == expected
+    if expected is not None:
+        standing = Position(failed.attempt, "error", 50.0)
+        assert refusal(STREAM, standing, Request(failed.attempt + 1, expected)) is None
+
+
+def test_the_address_of_the_mp4_does_not_print() -> None:
+    effect = TransferToBucket("c", 1, "u", "https://m/?token=sesame", None, True)
+    assert "sesame" not in repr(effect)
+
+
+def test_pipelines_are_found_by_name() -> None:
+    assert pipeline_for("stream").table is STREAM
+    assert all(pipeline.table.pipeline == name for name, pipeline in PIPELINES.items())
+    with pytest.raises(UnknownPipeline):
+        pipeline_for("cinema")
+
+
+anything = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers(), max_size=2)
+)
+moments = st.datetimes(timezones=st.just(UTC)) | st.sampled_from([datetime.min, datetime.max]).map(
+    lambda moment: moment.replace(tzinfo=UTC)
+)
+around_now = st.datetimes(datetime(2026, 5, 25), datetime(2026, 6, 2), timezones=st.just(UTC))
+addresses = st.none() | st.just("https://x/")
+KNOWN_KEYS = (
+    "has_source_url", "copied_in_attempt", "copied_from_url", "delete_requested", "deleted_at", "mp4_makes",
+    "mp4_makes_in_attempt", "error_code", "require_signed_urls", "last_checked", "requested_status",
+)  # fmt: skip
+videos = st.builds(
+    Video,
+    uid=st.just("u"),
+    state=st.sampled_from(VideoState),
+    state_raw=st.text(max_size=10),
+    percent=st.none() | st.floats(0, 100),
+    duration_seconds=st.none() | st.floats(0.1, 1e6),
+    error_code=st.none() | st.text(max_size=10),
+    error_text=st.none() | st.text(max_size=10),
+    thumbnail_url=addresses,
+    hls_url=addresses,
+    dash_url=addresses,
+    uploaded_at=st.none() | moments,
+    upload_expires_at=st.none() | moments,
+)
+downloads = st.builds(Download, st.sampled_from(DownloadState), st.none() | st.floats(0, 100), addresses)
+observations = st.none() | videos | downloads | st.just(VideoMissing())
+clips = st.builds(
+    clip,
+    status=st.sampled_from([row.name for row in STREAM.statuses]),
+    cloudflare_uid=st.none() | st.just("u"),
+    attempt=st.integers(1, 3),
+    processing_details=st.dictionaries(st.sampled_from(KNOWN_KEYS), anything, max_size=6),
+    created_at=around_now,
+    status_since=around_now,
+    upload_expires_at=st.none() | moments,
+    mp4_url=addresses,
+    hls_url=addresses,
+    duration=st.none() | st.floats(0.1, 1e6),
+)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(clips, observations)
+def test_whatever_is_seen_of_whatever_clip_something_lawful_follows(standing: Clip, seen: Any) -> None:
+    got: Plan = plan(standing, seen, NOW, POLICY)
+    if STREAM[standing.status].is_terminal:
+        assert got.step is None
+        assert (got.look_at is None) == (got.effects == ())
+    else:
+        assert got.look_at is not None, "a clip at a status that is no end is always looked at again"
+    assert got.look_at is None or NOW <= got.look_at <= NOW + LONGEST_INTERVAL
+    if got.look_at == NOW:
+        assert got.step is not None, "looking again at once without having moved would never end"
+    if got.step is not None:
+        at = Position(standing.attempt, standing.status, standing.progress)
+        assert refusal(STREAM, at, Request(standing.attempt, got.step.status, observed=True)) is None
+        assert got.step.reason
+    assert len(got.effects) <= 1
+    assert all((effect.clip_id, effect.attempt) == (standing.id, standing.attempt) for effect in got.effects)
+    look_kind(standing)
+    resumes_at = resume_status(standing)
+    assert resumes_at is None or not STREAM[resumes_at].is_terminal
