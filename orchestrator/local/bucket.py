@@ -124,7 +124,8 @@ class EmbeddedBucket:
         """Return once both servers answer and the bucket exists.
 
         Raises:
-            BucketUnavailable: there is no rclone, or it does not start; the text says why.
+            NotInstalled: there is no rclone here.
+            BucketUnavailable: it does not start; the text says why.
             DirectoryInUse: another process serves this directory.
         """
         rclone = find_rclone(self._options.rclone)

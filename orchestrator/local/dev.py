@@ -22,7 +22,7 @@ from dotenv import dotenv_values
 
 from .dev_parts import LOOPBACK, DevParts, DevPlan
 from .dev_state import DevState, choose_ports, read_state, write_state
-from .errors import DirectoryInUse, KeepsEnding, LocalError, PortInUse
+from .errors import DirectoryInUse, KeepsEnding, LocalError, NotInstalled, PortInUse
 from .interrupts import Interrupts, unless
 from .locks import DirectoryLock
 from .ports import free_port_from, wait_until_free
@@ -81,6 +81,9 @@ async def _run(options: DevOptions, directory: Path, interrupts: Interrupts) -> 
         stream_arguments=options.stream_arguments,
     )
     parts = DevParts(plan, _Screen(interrupts).show)
+    missing = parts.missing()
+    if missing:
+        raise NotInstalled("\n".join(missing))
     try:
         await unless(interrupts.stop, parts.live())
     except BaseExceptionGroup as group:

@@ -28,10 +28,13 @@ from .dev_environment import (
     stand_in_environment,
 )
 from .dev_state import DevState
-from .errors import DatabaseUnusable
+from .errors import DatabaseUnusable, NotInstalled
 from .postgres import EmbeddedPostgres, PostgresOptions
+from .postgres_binaries import find_binaries
 from .programs import Program, ProgramPlan
+from .rclone import find_rclone
 from .services import Service, keep_running
+from .stream.children import FfmpegMissing, find_ffmpeg
 
 LOOPBACK = "127.0.0.1"
 
@@ -67,6 +70,23 @@ class DevParts:
         self._steps: list[list[Service]] = []
         self._told: dict[str, str] = {}
         self._lines: list[tuple[str, str]] = [("page", page_url(plan.host, plan.port))]
+
+    def missing(self) -> list[str]:
+        """What has to be installed before any of this can run, one sentence each."""
+        environment = self._plan.environment
+        checks: list[tuple[tuple[str, ...], Callable[[], object]]] = [
+            (DATABASE_VARIABLES, lambda: find_binaries(self._plan.postgres_binaries)),
+            (STORE_VARIABLES, find_rclone),
+            (PROVIDER_VARIABLES, lambda: find_ffmpeg(None)),
+        ]
+        found = []
+        for variables, check in checks:
+            try:
+                if not names_one_of(environment, variables):
+                    check()
+            except (NotInstalled, FfmpegMissing) as exc:
+                found.append(str(exc))
+        return found
 
     async def live(self) -> None:
         """Bring everything up and keep it running, until cancelled.

@@ -1,8 +1,10 @@
 """What goes wrong when a machine is to serve itself; every text says what would help.
 
 LocalError
-├── PostgresUnavailable    no PostgreSQL, or it does not start
-├── BucketUnavailable      no rclone, or it does not start
+├── NotInstalled           a program that is needed is not on this machine
+├── PostgresUnavailable    PostgreSQL does not start
+├── DatabaseUnusable       the database runs and cannot be brought up to date
+├── BucketUnavailable      rclone does not start
 ├── ProgramUnavailable     a program of ours does not start
 ├── DirectoryInUse         another process holds the directory
 ├── PortInUse              another program listens there
@@ -16,8 +18,12 @@ class LocalError(Exception):
     """A part of the local setup cannot do its work."""
 
 
+class NotInstalled(LocalError):
+    """A program that is needed is not on this machine; trying again does not help."""
+
+
 class PostgresUnavailable(LocalError):
-    """No PostgreSQL can be started here."""
+    """PostgreSQL does not start."""
 
 
 class DatabaseUnusable(LocalError):
@@ -25,7 +31,7 @@ class DatabaseUnusable(LocalError):
 
 
 class BucketUnavailable(LocalError):
-    """No bucket can be served here."""
+    """The bucket cannot be served."""
 
 
 class ProgramUnavailable(LocalError):

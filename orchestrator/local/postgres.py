@@ -129,7 +129,8 @@ class EmbeddedPostgres:
         A server that a killed run left behind on the same directory is stopped cleanly first.
 
         Raises:
-            PostgresUnavailable: there is no PostgreSQL, or it does not start; the text says why.
+            NotInstalled: there is no PostgreSQL here.
+            PostgresUnavailable: it does not start; the text says why.
             DirectoryInUse: another process runs a server on this directory.
         """
         if self._process is not None:
@@ -219,7 +220,7 @@ def _make_directory(wanted: Path) -> None:
 
 
 def _choose_binaries(home: Home, explicit: Path | None) -> PostgresBinaries:
-    """The preferred PostgreSQL, or the one of the version that the existing data is of."""
+    """The preferred PostgreSQL, or the one of the version that the existing data is of; raises NotInstalled."""
     usable = [found for found in find_binaries(explicit) if _may_run(found, home)]
     if not usable:
         raise PostgresUnavailable("PostgreSQL is installed where the account that has to run it may not enter")

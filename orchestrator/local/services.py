@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn, Protocol
 
-from .errors import KeepsEnding, LocalError
+from .errors import KeepsEnding, LocalError, NotInstalled
 
 _POLL_SECONDS = 0.1
 _FIRST_PAUSE_SECONDS = 0.5
@@ -52,6 +52,7 @@ async def keep_running(service: Service, ready: asyncio.Event, say: Callable[[st
 
     Raises:
         KeepsEnding: it ended too often in a row, or said that its settings are wrong.
+        NotInstalled: its program is not here.
     """
     ends_in_a_row = 0
     while True:
@@ -64,6 +65,8 @@ async def keep_running(service: Service, ready: asyncio.Event, say: Callable[[st
             # It may have let go of some of what it held, but not of all; and its last lines are still to be read.
             await service.stop()
             reason = service.last_words()
+        except NotInstalled:
+            raise
         except LocalError as exc:
             await service.stop()
             reason = str(exc)

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from orchestrator.local import rclone
 from orchestrator.local.bucket import BucketOptions, EmbeddedBucket
-from orchestrator.local.errors import BucketUnavailable, DirectoryInUse
+from orchestrator.local.errors import BucketUnavailable, DirectoryInUse, NotInstalled
 from orchestrator.local.rclone import find_rclone
 
 _LIMIT_SECONDS = 20.0
@@ -177,5 +177,5 @@ def test_an_rclone_on_path_is_used_when_it_is_new_enough(
     if usable:
         assert find_rclone() == program
     else:
-        with pytest.raises(BucketUnavailable, match=r"clip-orchestrator\[local\]"):
+        with pytest.raises(NotInstalled, match=r"clip-orchestrator\[local\]"):
             find_rclone()

@@ -38,7 +38,10 @@ def test_a_killed_process_locks_nobody_out(tmp_path: Path) -> None:
 
 def test_a_child_does_not_inherit_it(tmp_path: Path) -> None:
     with DirectoryLock(tmp_path):
-        child = subprocess.Popen(["/bin/sh", "-c", "read line"], stdin=subprocess.PIPE, close_fds=False)
+        command = ["/bin/sh", "-c", "echo started; read line"]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"started\n"
     try:
         with DirectoryLock(tmp_path):
             pass

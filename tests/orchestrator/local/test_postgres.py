@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from orchestrator.local.errors import DirectoryInUse, PostgresUnavailable
+from orchestrator.local.errors import DirectoryInUse, NotInstalled, PostgresUnavailable
 from orchestrator.local.postgres import EmbeddedPostgres, PostgresOptions
 from orchestrator.local.postgres_binaries import PostgresBinaries, find_binaries
 from orchestrator.local.processes import Command, has_ended, spawn, stop
@@ -208,7 +208,7 @@ async def test_a_long_path_gets_a_short_socket(open_directory: Path) -> None:
 
 
 async def test_a_wish_that_cannot_be_served_says_why(open_directory: Path) -> None:
-    with pytest.raises(PostgresUnavailable, match="nowhere"):
+    with pytest.raises(NotInstalled, match="nowhere"):
         await postgres(open_directory, binaries=Path("/nowhere")).start()
     # And nothing is held afterwards.
     async with postgres(open_directory):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.local import postgres_binaries
-from orchestrator.local.errors import PostgresUnavailable
+from orchestrator.local.errors import NotInstalled
 from orchestrator.local.postgres_binaries import copy_binaries, find_binaries
 
 
@@ -56,7 +56,7 @@ def test_path_comes_before_the_versioned_directories_and_links_are_followed(bare
 )
 def test_what_cannot_serve_is_passed_over(bare_machine: Path, version: str, programs: tuple[str, ...]) -> None:
     install(bare_machine / "versions" / "1" / "bin", version, programs)
-    with pytest.raises(PostgresUnavailable, match=r"clip-orchestrator\[local\]"):
+    with pytest.raises(NotInstalled, match=r"clip-orchestrator\[local\]"):
         find_binaries()
 
 
@@ -64,7 +64,7 @@ def test_an_explicit_one_is_the_only_one(bare_machine: Path) -> None:
     chosen = install(bare_machine / "mine", "16.1")
     install(bare_machine / "versions" / "17" / "bin", "17.1")
     assert [each.directory for each in find_binaries(chosen)] == [chosen]
-    with pytest.raises(PostgresUnavailable, match="nowhere"):
+    with pytest.raises(NotInstalled, match="nowhere"):
         find_binaries(bare_machine / "nowhere")
 
 

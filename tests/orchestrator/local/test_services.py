@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from orchestrator.local import services
-from orchestrator.local.errors import KeepsEnding, ProgramUnavailable
+from orchestrator.local.errors import KeepsEnding, NotInstalled, ProgramUnavailable
 from orchestrator.local.services import keep_running, pause_before_restart
 
 
 class Scripted:
-    """A service that does what the script says at each start: "runs", "ends", "fails" or "wrong settings"."""
+    """A service that follows a script, one word a start: "runs", "ends", "fails", "missing" or "wrong settings"."""
 
     name = "scripted"
 
@@ -29,6 +29,8 @@ class Scripted:
             self.reached_the_end.set()
         self.is_running = step == "runs"
         self.exit_code = 2 if step == "wrong settings" else None
+        if step == "missing":
+            raise NotInstalled("it is not there")
         if step == "fails":
             raise ProgramUnavailable("it does not start")
 
@@ -87,6 +89,13 @@ async def test_a_long_run_begins_the_count_anew(monkeypatch: pytest.MonkeyPatch)
         await service.reached_the_end.wait()
     assert service.starts == 13
     keeping.cancel()
+
+
+async def test_what_is_not_installed_is_not_tried_twice() -> None:
+    service = Scripted("missing", "runs")
+    with pytest.raises(NotInstalled):
+        await keep_running(service, asyncio.Event(), print)
+    assert service.starts == 1
 
 
 async def test_wrong_settings_are_not_tried_twice() -> None:
