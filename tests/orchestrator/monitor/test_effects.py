@@ -1,0 +1,359 @@
+"""Effects: bounded, one of a kind per clip and attempt, told as signals; failures end somewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from orchestrator.drivers.errors import DriverError, PermanentError, TransientError
+from orchestrator.monitor import effects
+from orchestrator.monitor.effects import (
+    BLAMELESS,
+    FIRST_WAIT,
+    LONGEST_WAIT,
+    MAX_TRIES,
+    NEEDS_A_PERSON,
+    PERSON_WAIT,
+    EffectRunner,
+    after_failure,
+    wait_after,
+)
+from orchestrator.monitor.leadership import Term
+from orchestrator.pipelines.terms import Done, Effect, Reports, Step
+from orchestrator.storage.clips import Clip, read_clip
+
+NOW = datetime.now(UTC)
+LIMIT_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Something to do outside."""
+
+    clip_id: str = "c"
+    attempt: int = 1
+
+
+# ---- what a failure means ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tries", "retry_after", "expected"),
+    [
+        (1, None, FIRST_WAIT),
+        (2, None, FIRST_WAIT * 2),
+        (4, None, FIRST_WAIT * 8),
+        (7, None, LONGEST_WAIT),
+        (10**6, None, LONGEST_WAIT),
+        (1, 45.0, timedelta(seconds=45)),
+        (7, 45.0, LONGEST_WAIT),
+        (1, 1e18, timedelta(hours=1)),
+        (1, float("inf"), timedelta(hours=1)),
+        (1, float("nan"), FIRST_WAIT),
+        (1, -3.0, FIRST_WAIT),
+    ],
+)
+def test_waits_grow_to_a_bound_and_heed_what_the_service_asks(
+    tries: int, retry_after: float | None, expected: timedelta
+) -> None:
+    assert wait_after(tries, retry_after) == expected
+
+
+def test_the_tries_of_one_status_last_longer_than_an_hour() -> None:
+    assert sum((wait_after(n, None) for n in range(1, MAX_TRIES)), timedelta()) > timedelta(hours=1)
+
+
+BROKEN = TransientError("source_cut", "the line was cut")
+AWAY = TransientError("provider_unavailable", "the provider is away")
+REFUSED = PermanentError("too_long", "longer than allowed")
+TOKEN = PermanentError("provider_refused_token", "the token was revoked")
+
+
+@pytest.mark.parametrize(
+    ("status", "tries", "problem", "ends_at", "tries_after", "look_in", "lines"),
+    [
+        pytest.param("mp4downloading", 0, BROKEN, "mp4downloading", 1, FIRST_WAIT, 1, id="first"),
+        pytest.param("mp4downloading", 2, BROKEN, "mp4downloading", 3, FIRST_WAIT * 4, 1, id="third"),
+        pytest.param("mp4downloading", MAX_TRIES - 1, BROKEN, "error", MAX_TRIES, timedelta(), 2, id="last"),
+        pytest.param("mp4downloading", 0, REFUSED, "error", 1, timedelta(), 2, id="cannot-help"),
+        pytest.param("mp4downloading", MAX_TRIES, AWAY, "mp4downloading", MAX_TRIES, LONGEST_WAIT, 1, id="blameless"),
+        pytest.param("mp4downloading", 0, AWAY, "mp4downloading", 0, FIRST_WAIT, 1, id="blameless-first"),
+        pytest.param("mp4downloading", 0, TOKEN, "mp4downloading", 0, PERSON_WAIT, 1, id="a-person-has-to-act"),
+        pytest.param("error", 0, BROKEN, "error", 1, FIRST_WAIT, 1, id="tidying-up"),
+        pytest.param("error", MAX_TRIES - 1, BROKEN, "error", MAX_TRIES, None, 1, id="tidying-up-given-up"),
+        pytest.param("complete", 0, REFUSED, "complete", 1, None, 1, id="tidying-up-cannot-help"),
+        pytest.param("complete", 0, TOKEN, "complete", 0, PERSON_WAIT, 1, id="tidying-up-waits-for-a-person"),
+    ],
+)
+def test_what_becomes_of_a_clip_whose_effect_failed(
+    a_clip,
+    status: str,
+    tries: int,
+    problem: DriverError,
+    ends_at: str,
+    tries_after: int,
+    look_in: timedelta | None,
+    lines: int,
+) -> None:
+    clip = a_clip(status=status, tries=tries)
+    move = after_failure(clip, Fetch(), problem, NOW)
+    assert (move.after.status, move.after.progress, move.tries) == (ends_at, clip.progress, tries_after)
+    assert move.look_at == (None if look_in is None else NOW + look_in)
+    assert [entry.kind for entry in move.entries] == ["failed-try", "moved"][:lines]
+    assert move.details["last_problem"]["code"] == problem.code
+    assert move.entries[0].details["reason"] == problem.text
+    assert ("error_code" in move.details) == (ends_at == "error" != status)
+    assert ("gave_up" in move.details) == (look_in is None)
+
+
+@pytest.mark.parametrize("code", sorted(BLAMELESS | NEEDS_A_PERSON))
+def test_an_outage_is_one_line_of_history_however_long_it_lasts(a_clip, code: str) -> None:
+    problem = TransientError(code, "away")
+    first = after_failure(a_clip(status="mp4downloading"), Fetch(), problem, NOW)
+    assert len(first.entries) == 1
+    again = a_clip(status="mp4downloading", processing_details=dict(first.details))
+    assert after_failure(again, Fetch(), problem, NOW).entries == ()
+    assert len(after_failure(again, Fetch(), BROKEN, NOW).entries) == 1
+    for spoiled in ("text", None, [], {"code": []}):
+        clip = a_clip(status="mp4downloading", processing_details={"last_problem": spoiled})
+        assert len(after_failure(clip, Fetch(), problem, NOW).entries) == 1
+
+
+def test_texts_of_services_are_cut(a_clip) -> None:
+    move = after_failure(a_clip(), Fetch(), PermanentError("x", "y" * 10_000), NOW)
+    assert len(json.dumps([dict(move.details), *(dict(entry.details) for entry in move.entries)])) < 5000
+
+
+# ---- the runner ----------------------------------------------------------------------------------------------------
+
+
+class ScriptedHands:
+    """Carries out each effect by the script it is given."""
+
+    def __init__(self, script: Callable[[Effect, Reports], Awaitable[Done]], at_once: int = 10) -> None:
+        self.script = script
+        self.at_once = at_once
+        self.started: list[Effect] = []
+
+    def capacity(self, effect: Effect) -> int:
+        return self.at_once
+
+    async def carry_out(self, effect: Effect, reports: Reports) -> Done:
+        self.started.append(effect)
+        return await self.script(effect, reports)
+
+
+@pytest.fixture
+def runner_for(pool: asyncpg.Pool, term: Term):
+    """A runner with the given script, the hands in it, and an event that is set whenever something was reported."""
+
+    def make(script: Callable[[Effect, Reports], Awaitable[Done]], **options: Any):
+        hands, reported = ScriptedHands(script, **options), asyncio.Event()
+        runner = EffectRunner(pool, term, {"stream": hands}, lambda: NOW, reported.set)  # type: ignore[dict-item]
+        return runner, hands, reported
+
+    return make
+
+
+async def ended(runner: EffectRunner) -> None:
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while tasks := list(runner._running.values()):
+            await asyncio.wait(tasks)
+            await asyncio.sleep(0)  # their callbacks
+
+
+async def the(connection: asyncpg.Connection, clip_id: str = "c") -> Clip:
+    clip = await read_clip(connection, clip_id)
+    assert clip is not None
+    return clip
+
+
+async def test_what_was_done_is_told_as_something_seen(owner: asyncpg.Connection, runner_for, stand) -> None:
+    await stand("c", "mp4downloading")
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        await reports.step(Step("r2_uploading", "first part"))
+        return Done(Step("complete", "verified", {"r2_url": "https://b/k"}, {"a": 1}), {"b": 2})
+
+    runner, _, reported = runner_for(script)
+    assert runner.start("stream", Fetch())
+    await ended(runner)
+    assert reported.is_set()
+    rows = await owner.fetch(
+        "SELECT requested_status, attempt, source, observed, details FROM clip_signals ORDER BY id"
+    )
+    assert [tuple(row)[:4] for row in rows] == [("r2_uploading", 1, "Fetch", True), ("complete", 1, "Fetch", True)]
+    assert json.loads(rows[1]["details"]) == {
+        "reason": "verified",
+        "facts": {"r2_url": "https://b/k"},
+        "a": 1,
+        "b": 2,
+    }
+    assert (await the(owner)).status == "mp4downloading", "an effect asks; the judge moves"
+
+
+async def test_details_without_a_step_are_merged_for_the_same_attempt_alone(
+    owner: asyncpg.Connection, runner_for, stand
+) -> None:
+    await stand("c", "error")
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        return Done(details={"deleted_at": f"attempt {effect.attempt}"})
+
+    runner, _, _ = runner_for(script)
+    runner.start("stream", Fetch(attempt=2))
+    await ended(runner)
+    assert (await the(owner)).processing_details == {}
+    runner.start("stream", Fetch(attempt=1))
+    await ended(runner)
+    assert (await the(owner)).processing_details == {"deleted_at": "attempt 1"}
+
+
+async def test_the_same_effect_runs_once_at_a_time_and_each_kind_is_bounded(runner_for) -> None:
+    gate = asyncio.Event()
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        await gate.wait()
+        return Done()
+
+    @dataclass(frozen=True, slots=True)
+    class Delete(Fetch):
+        pass
+
+    runner, hands, _ = runner_for(script, at_once=2)
+    assert runner.start("stream", Fetch())
+    assert not runner.start("stream", Fetch())
+    assert runner.start("stream", Fetch(attempt=2))
+    assert not runner.start("stream", Fetch("d")), "two of the kind run already"
+    assert runner.start("stream", Delete()), "another kind has its own bound"
+    gate.set()
+    await ended(runner)
+    assert len(hands.started) == 3
+    assert runner.start("stream", Fetch("d"))
+    await ended(runner)
+
+
+async def test_a_failure_is_counted_written_and_waited_after(
+    owner: asyncpg.Connection, runner_for, stand, history
+) -> None:
+    await stand("c", "mp4downloading")
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        raise TransientError("source_cut", "the line was cut")
+
+    runner, _, reported = runner_for(script)
+    for tries in (1, 2, 3):
+        runner.start("stream", Fetch())
+        await ended(runner)
+        clip = await the(owner)
+        assert (clip.status, clip.tries) == ("mp4downloading", tries)
+        assert clip.look_at == NOW + wait_after(tries, None)
+    assert [line["details"]["try"] for line in await history("c")] == [1, 2, 3]
+    assert reported.is_set()
+
+
+async def test_a_fault_of_ours_counts_as_a_failed_try(
+    owner: asyncpg.Connection, runner_for, stand, monkeypatch
+) -> None:
+    monkeypatch.setattr(effects, "MAX_TRIES", 2)
+    await stand("c", "mp4downloading")
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        raise KeyError("secret=sesame")
+
+    runner, _, _ = runner_for(script)
+    for _ in range(2):
+        runner.start("stream", Fetch())
+        await ended(runner)
+    clip = await the(owner)
+    assert (clip.status, clip.processing_details["error_code"]) == ("error", "internal")
+    assert "sesame" not in json.dumps(dict(clip.processing_details)) + (clip.error_message or "")
+
+
+@pytest.mark.parametrize("case", ["attempt-over", "term-over", "clip-gone"])
+async def test_a_failure_that_concerns_nobody_any_more_is_let_go(
+    owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand, case: str
+) -> None:
+    await stand("c", "mp4downloading")
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        raise PermanentError("too_long", "longer than allowed")
+
+    held = Term(term.holder, term.epoch - 1) if case == "term-over" else term
+    hands = {"stream": ScriptedHands(script)}
+    runner = EffectRunner(pool, held, hands, lambda: NOW, lambda: None)  # type: ignore[arg-type]
+    effect = Fetch("d") if case == "clip-gone" else Fetch(attempt=2 if case == "attempt-over" else 1)
+    before = await the(owner)
+    runner.start("stream", effect)
+    await ended(runner)
+    assert await the(owner) == before
+
+
+async def test_progress_is_kept_while_it_runs_and_forgotten_afterwards(runner_for) -> None:
+    told, gate = asyncio.Event(), asyncio.Event()
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        reports.progress("mp4downloading", None)
+        reports.progress("mp4downloading", 12.0)
+        reports.progress("mp4downloading", 40.0)
+        told.set()
+        await gate.wait()
+        return Done()
+
+    runner, _, _ = runner_for(script)
+    runner.start("stream", Fetch())
+    await asyncio.wait_for(told.wait(), LIMIT_SECONDS)
+    assert {key: one.percent for key, one in runner.progress.items()} == {("c", 1): 40.0}
+    gate.set()
+    await ended(runner)
+    assert runner.progress == {}
+
+
+async def test_what_is_no_longer_wanted_is_stopped_and_nothing_else(runner_for) -> None:
+    stopped: list[Effect] = []
+    gate, running = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        running.release()
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            stopped.append(effect)
+            raise
+        return Done()
+
+    runner, _, _ = runner_for(script)
+    for effect in (Fetch(), Fetch(attempt=2), Fetch("d")):
+        runner.start("stream", effect)
+    for _ in range(3):
+        await asyncio.wait_for(running.acquire(), LIMIT_SECONDS)
+    runner.cancel_others("c", (Fetch(attempt=2),))
+    gate.set()
+    await ended(runner)
+    assert stopped == [Fetch()]
+
+
+async def test_closing_stops_everything_and_counts_no_failure(
+    owner: asyncpg.Connection, runner_for, stand, history
+) -> None:
+    await stand("c", "mp4downloading")
+    running = asyncio.Event()
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        running.set()
+        await asyncio.Event().wait()
+        return Done()
+
+    runner, _, _ = runner_for(script)
+    runner.start("stream", Fetch())
+    await asyncio.wait_for(running.wait(), LIMIT_SECONDS)
+    await asyncio.wait_for(runner.close(), LIMIT_SECONDS)
+    assert (await the(owner)).tries == 0
+    assert await history("c") == []
