@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import struct
 from dataclasses import replace
 
@@ -352,9 +353,10 @@ async def test_one_bad_answer_is_outlived(origin, source, store, bucket, checkpo
         return None
 
     origin.behave = fails_once_a_part
-    await copy_to_bucket(job, source, store, checkpoints, lambda _: None, limits)
+    result = await copy_to_bucket(job, source, store, checkpoints, lambda _: None, limits)
 
     assert bucket.get(job.key) == origin.body
+    assert result.sha256 == hashlib.sha256(origin.body).hexdigest()
     assert len(seen) == 2
 
 

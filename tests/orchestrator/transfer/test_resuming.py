@@ -254,17 +254,22 @@ async def test_a_late_old_attempt_does_nothing(origin, source, store, r2, bucket
     assert checkpoints.rows["clip-1", 2].finished is not None
 
 
-async def test_a_writer_that_was_replaced_stops(origin, source, store, r2, bucket, checkpoints, job, limits):
+@pytest.mark.parametrize(("place", "parts_sent"), [("part", 2), ("head", 3)], ids=["while-copying", "at-the-end"])
+async def test_a_writer_that_was_replaced_stops(
+    place, parts_sent, origin, source, store, r2, bucket, checkpoints, job, limits
+):
     def somebody_else_begins():
         row = checkpoints.rows["clip-1", 1]
         checkpoints.rows["clip-1", 1] = replace(row, upload_id="theirs", parts=())
 
-    r2.faults["part"] = [None, First(somebody_else_begins)]
+    r2.faults[place] = [*([None] if place == "part" else []), First(somebody_else_begins)]
     with pytest.raises(TransientError) as caught:
         await copy_to_bucket(job, source, store, checkpoints, lambda _: None, limits)
 
     assert caught.value.code == "transfer_superseded"
-    assert checkpoints.rows["clip-1", 1] == replace(checkpoints.rows["clip-1", 1], upload_id="theirs", parts=())
+    assert r2.calls.count("part") == parts_sent
+    assert checkpoints.rows["clip-1", 1].upload_id == "theirs"
+    assert checkpoints.rows["clip-1", 1].finished is None
 
 
 async def test_an_abandoned_clip_leaves_no_upload(origin, source, store, r2, bucket, checkpoints, job, limits):
@@ -395,6 +400,42 @@ class TestWithoutRanges:
         await copy()
 
         assert bucket.get(job.key) == origin.body
+
+    async def test_is_not_misled_by_another_object_at_its_place(
+        self, framing, origin, source, store, r2, bucket, checkpoints, job, limits
+    ):
+        async def copy():
+            return await copy_to_bucket(job, source, store, checkpoints, lambda _: None, limits)
+
+        await begun(copy, r2)
+        bucket.put(job.key, b"left behind by somebody")
+        await copy()
+
+        assert bucket.get(job.key) == origin.body
+
+    async def test_notices_a_file_that_ends_where_a_part_ends(
+        self, origin, source, store, r2, bucket, checkpoints, job, limits
+    ):
+        async def until_closed(asked):
+            await asked.head("200 OK", Content_Type="video/mp4", Connection="close")
+            await asked.send(origin.body)
+            return True
+
+        origin.behave = until_closed
+        r2.faults["part"] = [None, None, *[Drop()] * 4]
+        with pytest.raises(TransientError):
+            await copy_to_bucket(job, source, store, checkpoints, lambda _: None, limits)
+        assert len(checkpoints.rows["clip-1", 1].parts) == 2
+
+        whole, origin.body = origin.body, origin.body[:PART]
+        with pytest.raises(TransientError) as caught:
+            await copy_to_bucket(job, source, store, checkpoints, lambda _: None, limits)
+        assert caught.value.code == "object_cut"
+        assert r2.calls.count("create") == 2
+
+        origin.body = whole
+        await copy_to_bucket(job, source, store, checkpoints, lambda _: None, limits)
+        assert bucket.get(job.key) == whole
 
     @pytest.mark.parametrize("number", [5, 6, 7])
     async def test_a_crash_around_complete(
