@@ -15,6 +15,7 @@ let etag = null;
 let gathering = 0;
 let quarter = -1;
 let following = null;
+let connection = "";
 
 function showProgress(clip) {
   const bar = document.querySelector("[data-progress]");
@@ -31,8 +32,9 @@ function showProgress(clip) {
 }
 
 function showConnection(word) {
+  connection = CONNECTION[word] ?? "";
   const place = document.querySelector("[data-connection]");
-  if (place) place.textContent = CONNECTION[word];
+  if (place) place.textContent = connection;
 }
 
 async function look() {
@@ -40,9 +42,10 @@ async function look() {
   showPlayer();
   if (fresh.querySelector("article[data-terminal=yes]")) {
     following.stop();
-    const place = document.querySelector("[data-connection]");
-    if (place) place.textContent = "";
+    connection = "";
   }
+  const place = document.querySelector("[data-connection]");
+  if (place) place.textContent = connection;
 }
 
 function onClip(clip) {

@@ -53,6 +53,7 @@ function reconnect() {
 }
 
 function setOpen(now) {
+  if (now === isOpen) return;
   isOpen = now;
   tell({ open: now });
 }

@@ -42,6 +42,7 @@ function subscribe(...how) {
 export function follow(ids, { onClip, poll, onConnection = () => {} }) {
   let unsubscribe = null;
   let timer = 0;
+  let wasOpen = null; // of this subscription; null before anything was heard
   let isStopped = false;
 
   async function pollOnce() {
@@ -59,6 +60,9 @@ export function follow(ids, { onClip, poll, onConnection = () => {} }) {
   }
 
   function onOpen(isOpen) {
+    // A stream that fails tells so again at every try: that must not put off the polling.
+    if (isOpen === wasOpen) return;
+    wasOpen = isOpen;
     clearTimeout(timer);
     timer = isOpen ? null : setTimeout(pollOnce, PATIENCE_MS);
     if (isOpen) onConnection("live");
@@ -75,6 +79,7 @@ export function follow(ids, { onClip, poll, onConnection = () => {} }) {
     timer = 0;
     unsubscribe?.();
     unsubscribe = null;
+    wasOpen = null;
   }
 
   function onVisibility() {

@@ -101,7 +101,8 @@ def _status(clip: Clip, pending: list[PendingSignal]) -> Markup:
         _STATUS,
         badge=parts.badge(clip),
         message=parts.message(clip),
-        percent=f"{clip.progress:.0f}",
+        # Down to the whole number, here as in the script: a rounded one would be taken back.
+        percent=int(clip.progress),
         bar=parts.bar(clip, "Progress"),
         note=_note(clip, pending),
         path=_path(clip),
