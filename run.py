@@ -238,9 +238,10 @@ def run_pip(arguments: list, total: int) -> None:
         for raw in pip.stdout:
             line = raw.decode(errors="replace").rstrip()
             said.append(line)
-            if line.startswith("Collecting "):
+            # Whether it is fetched or lies on a local shelf.
+            if total and line.startswith(("Collecting ", "Processing ")):
                 seen += 1
-                show_progress(seen, total, line.split()[1].split("==")[0])
+                show_progress(seen, total, package_in(line))
             elif "Retrying (" in line:
                 say("the package registry does not answer; trying again")
             elif line.startswith("Installing collected packages") and total:
@@ -251,6 +252,12 @@ def run_pip(arguments: list, total: int) -> None:
         code = pip.wait()
     if code != 0:
         raise Problem(explain(said))
+
+
+def package_in(line: str) -> str:
+    """The package's name in pip's line on a requirement (`name==1.0`) or on a file (`…/name-1.0-py3-none-any.whl`)."""
+    word = os.path.basename(line.split()[1])
+    return word.split("==")[0] if "==" in word else word.split("-")[0]
 
 
 def show_progress(seen: int, total: int, name: str) -> None:
@@ -265,7 +272,7 @@ def show_progress(seen: int, total: int, name: str) -> None:
 def explain(said: list) -> str:
     """What pip's failure means for somebody who wants to run this."""
     output = "\n".join(said)
-    tail = "\n".join("  " + line for line in said[-12:])
+    tail = "\n".join("  " + line for line in said[-12:] if "Retrying (" not in line)
     if any(sign in output for sign in OFFLINE_SIGNS):
         return (
             f"{tail}\n\nThe package registry could not be reached. Check the network or the proxy (HTTPS_PROXY), or "

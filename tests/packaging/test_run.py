@@ -126,3 +126,14 @@ def test_a_failed_installation_is_explained(run: ModuleType, said: str, meant: s
     explained = run.explain(["Collecting a", said])
     assert said in explained
     assert meant in explained
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("Collecting pydantic-core==2.50.4", "pydantic-core"),
+        ("Processing /shelf/pydantic_core-2.50.4-cp311-cp311-linux_x86_64.whl", "pydantic_core"),
+    ],
+)
+def test_progress_names_the_package(run: ModuleType, line: str, name: str) -> None:
+    assert run.package_in(line) == name

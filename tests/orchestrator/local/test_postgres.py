@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from orchestrator.local import postgres_binaries, postgres_home
 from orchestrator.local.errors import DirectoryInUse, NotInstalled, PostgresUnavailable
 from orchestrator.local.postgres import EmbeddedPostgres, PostgresOptions
 from orchestrator.local.postgres_binaries import PostgresBinaries, find_binaries
@@ -251,6 +253,14 @@ async def test_existing_data_is_opened_by_its_own_version(open_directory: Path, 
         assert await recall(server) == "older"
 
 
+@pytest.fixture
+def shelf(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where clusters go that may not lie where they belong; on a real machine below /var/lib."""
+    monkeypatch.setattr(postgres_home, "_SHELVES", (open_directory / "shelf",))
+    return open_directory / "shelf"
+
+
+@pytest.mark.usefixtures("shelf")
 @pytest.mark.as_root
 async def test_in_a_private_directory_of_roots_the_cluster_lives_elsewhere_and_nothing_is_opened(
     open_directory: Path,
@@ -266,6 +276,7 @@ async def test_in_a_private_directory_of_roots_the_cluster_lives_elsewhere_and_n
         assert await recall(server) == "kept elsewhere"
 
 
+@pytest.mark.usefixtures("shelf")
 @pytest.mark.as_root
 async def test_a_private_directory_made_anew_does_not_get_the_old_data(open_directory: Path) -> None:
     private = open_directory / "private"
@@ -276,6 +287,38 @@ async def test_a_private_directory_made_anew_does_not_get_the_old_data(open_dire
     async with postgres(private) as server:
         with pytest.raises(asyncpg.UndefinedTableError):
             await recall(server)
+
+
+@pytest.mark.as_root
+async def test_where_there_is_no_place_for_it_either_it_says_so(
+    open_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = open_directory / "private"
+    private.mkdir(mode=0o700)
+    monkeypatch.setattr(postgres_home, "_SHELVES", (private / "shelf",))
+    with pytest.raises(PostgresUnavailable, match="ordinary user"):
+        await postgres(private).start()
+
+
+@pytest.mark.as_root
+async def test_programs_that_nobody_may_reach_are_copied_to_where_they_run(
+    open_directory: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled = find_binaries()[0].directory
+    package = bundled.parent.parent
+    hidden = open_directory / "hidden"
+    hidden.mkdir(mode=0o700)
+    shutil.copytree(bundled.parent, hidden / package.name / bundled.parent.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, hidden / libraries.name)
+    unreachable = hidden / package.name / bundled.parent.name / "bin"
+    with pytest.raises(PostgresUnavailable, match="may not enter"):
+        await postgres(open_directory, binaries=unreachable).start()
+    monkeypatch.setattr(postgres_binaries, "_wheel_directories", lambda: [unreachable])
+    async with postgres(open_directory) as server:
+        await remember(server, "runs")
+    assert list(shelf.glob("*/*/*/bin/postgres"))
 
 
 @pytest.mark.as_root
