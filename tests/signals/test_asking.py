@@ -68,8 +68,9 @@ async def test_a_request_is_filed_with_what_was_said(service: asyncpg.Connection
 async def test_who_insists_and_for_which_attempt_is_filed_too(service: asyncpg.Connection) -> None:
     await signal_status_update(service, "c", "error", None, "person", insists=True)
     await signal_status_update(service, "c", "queued", None, "step", attempt=4)
-    rows = await service.fetch("SELECT insists, attempt FROM clip_signals ORDER BY id")
-    assert [tuple(row) for row in rows] == [(True, 1), (False, 4)]
+    await signal_status_update(service, "c", "error", None, "webhook", hearsay=True)
+    rows = await service.fetch("SELECT insists, hearsay, attempt FROM clip_signals ORDER BY id")
+    assert [tuple(row) for row in rows] == [(True, False, 1), (False, False, 4), (False, True, 1)]
 
 
 async def test_a_retry_asks_for_the_attempt_after_the_present_one(service: asyncpg.Connection) -> None:

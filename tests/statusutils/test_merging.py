@@ -47,6 +47,16 @@ def seen(status: str, attempt: int = 1) -> Request:
         pytest.param("mp4_processing", [seen("waitformp4"), seen("queued")], "waitformp4", id="alternating-back"),
         pytest.param("queued", [seen("sleeping"), seen("processing")], "processing", id="unknown-hurts-no-other"),
         pytest.param("queued", [Request(1, "complete")], "queued", id="a-claim-alone-moves-nothing"),
+        pytest.param("queued", [Request(1, "error", hearsay=True)], "queued", id="an-error-only-heard-of"),
+        pytest.param(
+            "queued",
+            [Request(1, "error", hearsay=True), seen("processing")],
+            "processing",
+            id="heard-of-and-seen-better",
+        ),
+        pytest.param(
+            "queued", [Request(1, "error", hearsay=True), Request(1, "error")], "error", id="heard-of-and-said"
+        ),
         pytest.param("complete", [Request(1, "error")], "complete", id="late-error"),
         pytest.param("complete", [Request(1, "error", insists=True)], "error", id="insisting-error"),
         pytest.param("queued", [], "queued", id="nothing"),
@@ -129,6 +139,7 @@ requests_of_all_kinds = st.builds(
     status=st.sampled_from([*NAMES, "sleeping"]),
     observed=st.booleans(),
     insists=st.booleans(),
+    hearsay=st.booleans(),
 )
 
 

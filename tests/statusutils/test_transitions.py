@@ -106,6 +106,8 @@ def test_what_is_allowed(position: Position, asked: Request) -> None:
         pytest.param(at("queued"), Request(2, "complete", insists=True), True, id="insisting-is-no-evidence"),
         pytest.param(at("queued"), Request(2, "complete", observed=True), False, id="a-fact-that-was-seen"),
         pytest.param(at("queued"), Request(2, "error"), False, id="error-states-no-fact"),
+        pytest.param(at("queued"), Request(2, "error", hearsay=True), True, id="an-error-that-was-only-heard-of"),
+        pytest.param(at("queued"), Request(2, "error", observed=True, hearsay=True), False, id="heard-of-and-seen"),
         pytest.param(at("error"), Request(3, "mp4downloading"), False, id="a-new-attempt-states-no-fact"),
     ],
 )

@@ -137,6 +137,14 @@ def test_only_outside_requests_count_as_handled(a_clip) -> None:
     assert "requested_status_handled" not in settle(STREAM, a_clip(), signals[:1], NOW).details
 
 
+def test_an_error_that_was_only_heard_of_is_looked_into_first(a_clip) -> None:
+    clip = a_clip(status="processing", look_at=NOW + timedelta(hours=1))
+    move = settle(STREAM, clip, [asked("error", hearsay=True)], NOW)
+    assert (move.after, move.look_at) == (move.before, NOW)
+    assert "error_code" not in move.details
+    assert [entry.kind for entry in move.entries] == ["noted"]
+
+
 # ---- the inbox -----------------------------------------------------------------------------------------------------
 
 
@@ -174,12 +182,14 @@ async def test_every_kind_of_verdict_reaches_the_history_once(
 ) -> None:
     await stand("c", "processing")
     await report("c", "stream_ready", reason="seen", facts={"hls_url": "https://h/"})
+    await signal_status_update(api, "c", "error", {}, "heard", hearsay=True)
     for status, source in [("queued", "a"), ("complete", "b"), ("stream_ready", "d"), ("sleeping", "e")]:
         await signal_status_update(api, "c", status, {"said": source}, source)
     await drain(pool, term, now)
     rows = {row["source"]: (row["kind"], row["details"].get("rule")) for row in await history("c")}
     assert rows == {
         "step": ("moved", None),
+        "heard": ("noted", "needs-evidence"),
         "a": ("refused", "backward"),
         "b": ("noted", "needs-evidence"),
         "d": ("outranked", None),
