@@ -158,7 +158,8 @@ async def test_a_part_does_not_turn_up_in_the_upload_that_follows(pool):
         async with rival.transaction():
             await rival.execute("UPDATE transfers SET upload_id = 'next' WHERE clip_id = 'clip'")
             recording = asyncio.ensure_future(kept.record_part(FIRST, part(1)))
-            while not await rival.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+            waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+            while not recording.done() and not await rival.fetchval(waiting):
                 await asyncio.sleep(0.01)
         assert not await recording
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from dataclasses import replace
 
 import pytest
 
 from orchestrator.drivers.errors import PermanentError, TransientError
+from orchestrator.drivers.stored_objects import ObjectLabels, UploadedPart
 from orchestrator.transfer import abandon, copy_to_bucket
 from orchestrator.transfer.checkpoints import Checkpoint
 from tests.orchestrator.transfer.conftest import MIB, PART, Drop, First, Refuse, Then, movie
@@ -408,7 +410,9 @@ class TestWithoutRanges:
             return await copy_to_bucket(job, source, store, checkpoints, lambda _: None, limits)
 
         await begun(copy, r2)
-        bucket.put(job.key, b"left behind by somebody")
+        other = await store.create_multipart(job.key, ObjectLabels())
+        bucket.put_part(job.key, other, 1, b"left behind by somebody")
+        bucket.complete(job.key, other, [UploadedPart(1, hashlib.md5(b"left behind by somebody").hexdigest(), 23)])  # noqa: S324
         await copy()
 
         assert bucket.get(job.key) == origin.body
@@ -465,8 +469,6 @@ async def test_ranges_that_stop_working_half_way(origin, source, store, r2, buck
 
 
 def test_a_checkpoint_keeps_its_parts_in_order():
-    from orchestrator.drivers.stored_objects import UploadedPart
-
     checkpoint = Checkpoint("c", 1, "k", "u", PART, 3 * PART, None, None)
     for number in (2, 1, 3, 2):
         checkpoint = checkpoint.with_part(UploadedPart(number, "0" * 32, PART))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 
+import imageio_ffmpeg
 import pytest
 
 from orchestrator.transfer.structure import Expected, ObjectRefusedError, check_structure
@@ -152,3 +154,22 @@ async def test_an_object_shorter_than_the_store_says_is_refused():
     stored = Bytes(FTYP + MOOV + MDAT)
     with pytest.raises(ObjectRefusedError):
         await check_structure(stored.read, len(stored.data) + 100, KNOWN)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["+faststart", "+frag_keyframe+empty_moov", "+default_base_moof"],
+    ids=["fast-start", "fragmented", "plain"],
+)
+async def test_real_files_pass_and_cut_ones_do_not(flags, tmp_path):
+    path = tmp_path / "sample.mp4"
+    make = ["-f", "lavfi", "-i", "testsrc=duration=3:size=160x90:rate=15", "-f", "lavfi", "-i", "sine=duration=3"]
+    make += ["-preset", "ultrafast", "-pix_fmt", "yuv420p", "-movflags", flags, str(path)]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *make], check=True, timeout=60)
+    data = path.read_bytes()
+
+    await check(data, Expected(3.0, is_length_known=True))
+    await check(data, Expected(3.0, is_length_known=False))
+    for cut in range(1, len(data), len(data) // 50):
+        with pytest.raises(ObjectRefusedError):
+            await check(data[:cut], Expected(3.0, is_length_known=False))
