@@ -46,7 +46,16 @@ BLAMELESS = frozenset(
 )
 # Neither is a token, a key or an address that a person has to mend: no clip is failed for it, and none hammers.
 NEEDS_A_PERSON = frozenset(
-    {"provider_refused_token", "provider_address_wrong", "storage_quota", "store_refused", "bucket_missing"}
+    {
+        "provider_refused_token",
+        "provider_address_wrong",
+        "storage_quota",
+        "source_forbidden",
+        "store_refused",
+        "store_misused",
+        "store_rejected",
+        "bucket_missing",
+    }
 )
 PERSON_WAIT = timedelta(minutes=5)
 

@@ -45,4 +45,12 @@ class DeleteVideo:
     uid: str
 
 
-StreamEffect = CopyFromUrl | EnableMp4 | TransferToBucket | DeleteVideo
+@dataclass(frozen=True, slots=True)
+class AbandonTransfer:
+    """Give up what a failed attempt has left unfinished in the bucket."""
+
+    clip_id: str
+    attempt: int
+
+
+StreamEffect = CopyFromUrl | EnableMp4 | TransferToBucket | DeleteVideo | AbandonTransfer

@@ -13,7 +13,14 @@ from orchestrator.drivers.cloudflare import CloudflareStream
 from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video
 from orchestrator.drivers.errors import PermanentError, TransientError
 from orchestrator.drivers.object_store import ObjectStore
-from orchestrator.pipelines.stream.effects import CopyFromUrl, DeleteVideo, EnableMp4, StreamEffect, TransferToBucket
+from orchestrator.pipelines.stream.effects import (
+    AbandonTransfer,
+    CopyFromUrl,
+    DeleteVideo,
+    EnableMp4,
+    StreamEffect,
+    TransferToBucket,
+)
 from orchestrator.pipelines.stream.plan import DOWNLOAD, VIDEO, VideoMissing, mp4_ready
 from orchestrator.pipelines.terms import Done, Effect, LookKind, Reports, Step
 from orchestrator.storage.clips import Clip
@@ -24,6 +31,7 @@ from orchestrator.transfer import (
     TransferJob,
     TransferLimits,
     TransferProgress,
+    abandon,
     copy_to_bucket,
     sweep_orphans,
 )
@@ -82,6 +90,9 @@ class StreamHands:
             case DeleteVideo():
                 await self._stream.delete(stream_effect.uid)
                 return Done(details={"deleted_at": datetime.now(UTC).isoformat()})
+            case AbandonTransfer():
+                await abandon(self._store, self._checkpoints, stream_effect.clip_id, stream_effect.attempt)
+                return Done(details={"abandoned_in_attempt": stream_effect.attempt})
             case _:
                 assert_never(stream_effect)
 

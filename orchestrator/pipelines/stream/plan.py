@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from orchestrator.drivers.cloudflare_models import Download, Video
-from orchestrator.pipelines.stream.effects import CopyFromUrl, DeleteVideo, EnableMp4, TransferToBucket
+from orchestrator.pipelines.stream.effects import AbandonTransfer, CopyFromUrl, DeleteVideo, EnableMp4, TransferToBucket
 from orchestrator.pipelines.terms import LookKind, Pipeline, Plan, Step
 from orchestrator.storage.clips import Clip
 from statusutils import COMPLETE, ERROR, STREAM
@@ -152,6 +152,9 @@ def _failed(now: datetime, code: str, text: str, **details: Any) -> Plan:
 
 def _tidy_up(clip: Clip, now: datetime) -> Plan:
     details = clip.processing_details
+    if clip.status == ERROR and clip.mp4_url and details.get("abandoned_in_attempt") != clip.attempt:
+        abandon = AbandonTransfer(clip.id, clip.attempt)
+        return Plan(look_at=now + WHILE_WORKING, effects=(abandon,))
     if details.get("delete_requested") and not details.get("deleted_at") and clip.cloudflare_uid:
         effect = DeleteVideo(clip.id, clip.attempt, clip.cloudflare_uid)
         return Plan(look_at=now + WHILE_WORKING, effects=(effect,))

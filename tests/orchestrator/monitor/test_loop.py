@@ -15,7 +15,7 @@ import pytest
 from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video, VideoState
 from orchestrator.drivers.errors import TransientError
 from orchestrator.monitor.loop import Monitor, MonitorParts
-from orchestrator.pipelines.stream.effects import EnableMp4, TransferToBucket
+from orchestrator.pipelines.stream.effects import AbandonTransfer, EnableMp4, TransferToBucket
 from orchestrator.pipelines.stream.plan import DOWNLOAD, StreamPolicy, stream_pipeline
 from orchestrator.pipelines.terms import Done, Effect, LookKind, Reports, Step
 from orchestrator.storage.clips import Clip, read_clip, read_events
@@ -54,6 +54,8 @@ class ScriptedHands:
 
     async def carry_out(self, effect: Effect, reports: Reports) -> Done:
         self.asked[type(effect).__name__] += 1
+        if isinstance(effect, AbandonTransfer):
+            return Done(details={"abandoned_in_attempt": effect.attempt})
         if isinstance(effect, EnableMp4):
             return Done(step=Step("waitformp4", "taken"))
         assert isinstance(effect, TransferToBucket)

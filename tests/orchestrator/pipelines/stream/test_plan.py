@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video, VideoState
 from orchestrator.pipelines import PIPELINES, pipeline_for
-from orchestrator.pipelines.stream.effects import CopyFromUrl, DeleteVideo, EnableMp4, TransferToBucket
+from orchestrator.pipelines.stream.effects import AbandonTransfer, CopyFromUrl, DeleteVideo, EnableMp4, TransferToBucket
 from orchestrator.pipelines.stream.plan import (
     DEADLINES,
     DOWNLOAD,
@@ -258,6 +258,10 @@ CASES = [
     # The ends.
     Case("complete", clip("complete"), None, look=None),
     Case("failed", clip("error"), None, look=None),
+    Case("failed-with-a-file-begun", clip("error", mp4_url="https://m/", attempt=2), None, look=WHILE_WORKING,
+         effects=(AbandonTransfer("c", 2),)),
+    Case("failed-and-cleared", clip("error", mp4_url="https://m/", processing_details={"abandoned_in_attempt": 1}), None,
+         look=None),
     *(
         Case(
             f"delete-at-{status}",
