@@ -260,8 +260,8 @@ CASES = [
     Case("failed", clip("error"), None, look=None),
     Case("failed-with-a-file-begun", clip("error", mp4_url="https://m/", attempt=2), None, look=WHILE_WORKING,
          effects=(AbandonTransfer("c", 2),)),
-    Case("failed-and-cleared", clip("error", mp4_url="https://m/", processing_details={"abandoned_in_attempt": 1}), None,
-         look=None),
+    Case("failed-and-cleared", clip("error", mp4_url="https://m/", processing_details={"abandoned_in_attempt": 1}),
+         None, look=None),
     *(
         Case(
             f"delete-at-{status}",
