@@ -129,6 +129,11 @@ def test_progress_stays_when_the_clip_does() -> None:
     assert judge(STREAM, at, [Request(1, "queued"), Request(1, "complete")]).position == at
 
 
+def test_a_later_attempt_stands_above_every_status_of_an_earlier_one() -> None:
+    opened, ended = Request(2, "uploading"), Request(1, "error", insists=True)
+    assert merge_requested(STREAM, [ended, opened]) == merge_requested(STREAM, [opened, ended]) == opened
+
+
 def test_nothing_merges_to_nothing() -> None:
     assert merge_requested(STREAM, []) is None
 
