@@ -47,7 +47,7 @@ async def test_what_is_not_ours_is_left_alone(store, bucket, checkpoints):
 
     await sweep_orphans(store, checkpoints, NOW)
 
-    assert bucket.uploads("elsewhere/x.mp4") == [upload_id]
+    assert upload_id in bucket.uploads("elsewhere/x.mp4")  # a lost answer may have begun a second one
     await store.abort("elsewhere/x.mp4", upload_id)
 
 
