@@ -15,6 +15,7 @@ from orchestrator.web.assets import ASSETS, read_assets
 from orchestrator.web.bodies import MAX_BYTES
 from orchestrator.web.edge import GUARDS, edge, expect
 from orchestrator.web.events import FEED, HEARTBEAT, HEARTBEAT_SECONDS
+from orchestrator.web.expecting import EXPECTATIONS, Expectations
 from orchestrator.web.live import LiveFeed
 from orchestrator.web.metrics import METRICS, Metrics
 from orchestrator.web.openapi import DOCUMENT, build_document
@@ -56,6 +57,7 @@ def create_app(services: Services, heartbeat_seconds: float = HEARTBEAT_SECONDS)
     app[METRICS] = Metrics()
     app[ASSETS] = read_assets()
     app[DOCUMENT] = build_document(API_ROUTES)
+    app[EXPECTATIONS] = Expectations()
     app[GUARDS] = {}
     app[HEARTBEAT] = heartbeat_seconds
     app[FEED] = _feed_for(services, app[METRICS])

@@ -11,7 +11,7 @@ from orchestrator.pipelines import pipeline_for
 from orchestrator.storage.clips import Clip
 from orchestrator.web.bodies import as_model, read_model, read_object
 from orchestrator.web.connections import connection_of
-from orchestrator.web.idempotency import Answer, keep_answer, once
+from orchestrator.web.idempotency import Answer, keep_answer, making, once
 from orchestrator.web.metrics import METRICS
 from orchestrator.web.problems import Problem, invalid
 from orchestrator.web.reading import clip_id_of, known_clip
@@ -30,7 +30,7 @@ async def send_signal(request: web.Request) -> web.Response:
     """Record that somebody asks for a status."""
     asked = await read_model(request, SignalRequest)
     clip_id = clip_id_of(request)
-    async with connection_of(request) as connection, connection.transaction():
+    async with making(request) as connection:
         clip = await known_clip(connection, clip_id)
         table = table_for(clip.pipeline)
         if asked.requested_status not in table:
@@ -51,7 +51,7 @@ async def retry_clip(request: web.Request) -> web.Response:
     """Ask for a new attempt at a failed clip, from its last safe place."""
     as_model(await read_object(request, optional=True), Empty)
     clip_id = clip_id_of(request)
-    async with connection_of(request) as connection, connection.transaction():
+    async with making(request) as connection:
         clip = await known_clip(connection, clip_id)
         resume_at = resume_status_of(clip)
         attempt = await signal_retry(connection, clip_id, resume_at, SOURCE)

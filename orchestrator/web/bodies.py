@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ValidationError
 from orchestrator.web.problems import Fault, Problem, invalid, shorten
 
 MAX_BYTES = 1024 * 1024
+# A mebibyte over the slowest line worth the name takes less; whoever drips bytes holds a socket no longer.
+_BODY_SECONDS = 30.0
 # A call of ours has three levels; details may have some of their own.
 MAX_DEPTH = 32
 # A path is for finding the place; uncut, long keys in deep nesting would multiply.
@@ -35,6 +38,16 @@ async def read_limited(request: web.Request, max_bytes: int) -> bytes:
         return request[_RAW]
     if request.content_length is not None and request.content_length > max_bytes:
         raise _too_large(max_bytes)
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            request[_RAW] = await _read_all(request, max_bytes)
+    except TimeoutError:
+        detail = f"The body took more than {_BODY_SECONDS:g} seconds"
+        raise Problem("too-slow", detail, headers={"Connection": "close"}) from None
+    return request[_RAW]
+
+
+async def _read_all(request: web.Request, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.content.iter_any():
@@ -42,8 +55,7 @@ async def read_limited(request: web.Request, max_bytes: int) -> bytes:
         if size > max_bytes:
             raise _too_large(max_bytes)
         chunks.append(chunk)
-    request[_RAW] = b"".join(chunks)
-    return request[_RAW]
+    return b"".join(chunks)
 
 
 async def read_object(request: web.Request, *, optional: bool = False) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from orchestrator.drivers.errors import TransientError
 from orchestrator.identifiers import mint_clip_id
 from orchestrator.storage.clips import read_clip_by_uid
 from orchestrator.web.bodies import as_model, read_object
-from orchestrator.web.connections import connection_of
-from orchestrator.web.idempotency import Answer, keep_answer, once
+from orchestrator.web.idempotency import Answer, keep_answer, making, once
 from orchestrator.web.problems import Problem, invalid
 from orchestrator.web.schemas import NEW_CLIP_BY_SOURCE, NewClip, NewFromUrl, NewUpload
 from orchestrator.web.services import Services, services_of
@@ -57,7 +56,7 @@ async def create_clip(request: web.Request) -> web.Response:
     services = services_of(request)
     wanted = new_clip_from(await read_object(request), services.settings.max_duration_seconds)
     row = await prepare_clip(services, wanted)
-    async with connection_of(request) as connection, connection.transaction():
+    async with making(request) as connection:
         status = await insert_clip(connection, row)
         answer = _answer(request, row, status)
         await keep_answer(request, connection, answer)

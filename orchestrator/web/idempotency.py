@@ -10,7 +10,8 @@ import asyncio
 import functools
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,6 +126,20 @@ async def keep_answer(request: web.Request, connection: asyncpg.Connection, answ
     claim = request.get(_CLAIM_KEY)
     if claim is not None:
         await claim.keep(connection, answer)
+
+
+@asynccontextmanager
+async def making(request: web.Request) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to make the thing with: in a transaction where an answer has to be kept beside it.
+
+    Without a key one statement makes it, and needs no further round trips.
+    """
+    async with connection_of(request) as connection:
+        if _CLAIM_KEY not in request:
+            yield connection
+            return
+        async with connection.transaction():
+            yield connection
 
 
 async def _claim_for(request: web.Request) -> Claim | web.Response:

@@ -21,7 +21,7 @@ from orchestrator.storage.clips import Clip, read_clip_by_uid
 from orchestrator.web.asking import ask_deletion, recorded
 from orchestrator.web.bodies import read_object
 from orchestrator.web.connections import connection_of
-from orchestrator.web.idempotency import Answer, keep_answer, once
+from orchestrator.web.idempotency import Answer, keep_answer, making, once
 from orchestrator.web.problems import Fault, Problem, shorten
 from orchestrator.web.services import Services, services_of
 from orchestrator.web.views import CLIP_ID, json_response
@@ -110,7 +110,7 @@ async def poll_mp4_status(request: web.Request) -> web.StreamResponse:
 async def delete_video(request: web.Request) -> web.StreamResponse:
     """Ask that the video be deleted at the provider and the clip end."""
     uid = await _video_uid(request)
-    async with connection_of(request) as connection, connection.transaction():
+    async with making(request) as connection:
         clip = await _clip_of(connection, uid)
         await ask_deletion(connection, clip, SOURCE)
         answer = Answer(_document(clip, "Deletion requested"), 200)
@@ -120,7 +120,7 @@ async def delete_video(request: web.Request) -> web.StreamResponse:
 
 
 async def _ask(request: web.Request, clip: Clip, status: str, message: str) -> web.Response:
-    async with connection_of(request) as connection, connection.transaction():
+    async with making(request) as connection:
         await signal_status_update(connection, clip.id, status, {}, SOURCE)
         answer = Answer(_document(clip, message), 200)
         await keep_answer(request, connection, answer)

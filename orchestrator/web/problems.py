@@ -44,6 +44,7 @@ _ROWS = (
     Kind("not-found", 404, "There is nothing at this address", "The addresses are listed at /api/docs."),
     Kind("unknown-clip", 404, "There is no such clip", "GET /api/clips lists those there are."),
     Kind("method-not-allowed", 405, "The address does not take this method", "Use one that the Allow header names."),
+    Kind("too-slow", 408, "The body did not arrive in time", "Send it again over a better line."),
     Kind("already-known", 409, "A clip with this video exists", "Use the clip that has it; its id is in the detail."),
     Kind("not-failed", 409, "Only a failed clip can be tried again", "Wait until its status is error."),
     Kind("cannot-retry", 409, "The clip cannot be tried again", "Create a new clip."),

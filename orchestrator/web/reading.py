@@ -12,6 +12,7 @@ from aiohttp import web
 from orchestrator.storage.clips import COLUMNS, Clip, clip_from_row, read_clip, read_events
 from orchestrator.web.bodies import check_text
 from orchestrator.web.connections import connection_of
+from orchestrator.web.expecting import EXPECTATIONS
 from orchestrator.web.problems import Problem, invalid, shorten
 from orchestrator.web.services import services_of
 from orchestrator.web.views import (
@@ -152,13 +153,18 @@ async def show_clip(request: web.Request) -> web.Response:
 async def show_status(request: web.Request) -> web.Response:
     """Where a clip stands; an unknown id is an answer, not a 404."""
     clip_id = request.match_info["id"]
+    now, expectations = services_of(request).now(), request.app[EXPECTATIONS]
     clip = None
     if CLIP_ID.fullmatch(clip_id):
         async with connection_of(request) as connection:
             clip = await read_clip(connection, clip_id)
+            await expectations.refresh(connection)
     if clip is None:
-        return json_response(unknown_as_json(clip_id, services_of(request).now()))
-    return versioned_response(request, f"s{clip.version}", status_as_json(clip, None))
+        return json_response(unknown_as_json(clip_id, now))
+    eta_seconds = expectations.eta_seconds(clip, now)
+    # An estimate that has moved by less than ten seconds is the same to whoever polls.
+    tag = f"s{clip.version}" if eta_seconds is None else f"s{clip.version}-{int(eta_seconds / 10)}"
+    return versioned_response(request, tag, status_as_json(clip, eta_seconds))
 
 
 async def show_events(request: web.Request) -> web.Response:

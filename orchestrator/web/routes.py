@@ -19,13 +19,14 @@ def _whole(name: str, text: str, low: int, high: int | None, default: int) -> Pa
 
 
 _STATUS: dict[str, object] = {"$ref": "#/components/schemas/Status"}
-_BODY = ("bad-json", "too-large", "unsupported-media", "invalid")
+_BODY = ("bad-json", "too-large", "too-slow", "unsupported-media", "invalid")
 _PRIOR = (
     "bad-json",
     "bad-request",
     "missing-video",
     "unknown-clip",
     "too-large",
+    "too-slow",
     "unsupported-media",
     "too-many-signals",
 )
@@ -87,7 +88,7 @@ API_ROUTES = (
     Route(
         "POST", "/webhooks/cloudflare", webhooks.receive_notification, "Take a notification of the provider",
         guard=Guard.OPEN, success=(200, s.Recorded),
-        problems=("bad-signature", "bad-json", "too-large", "unsupported-media", "too-many-signals"),
+        problems=("bad-signature", "bad-json", "too-large", "too-slow", "unsupported-media", "too-many-signals"),
     ),
     Route(
         "POST", "/api/cloudflare/enable-mp4", prior.enable_mp4, "Ask that a video's MP4 be made",

@@ -5,7 +5,7 @@ const SILENT_MS = 60_000;
 // More clips than this are followed by following all.
 const CLIPS_MAX = 150;
 
-const tabs = new Map(); // port -> { ids: Set, heard: number }
+const tabs = new Map(); // port -> { ids: Set (null: every clip), heard: number }
 const latest = new Map(); // clip id -> event
 let source = null;
 let followed = "";
@@ -14,16 +14,16 @@ let isOpen = false;
 self.onconnect = ({ ports: [port] }) => {
   port.onmessage = ({ data }) => {
     if (data.bye) tabs.delete(port);
-    else if (data.ids) follow(port, data.ids);
+    else if ("ids" in data) follow(port, data.ids);
     else if (tabs.has(port)) tabs.get(port).heard = Date.now();
     reconnect();
   };
 };
 
 function follow(port, ids) {
-  tabs.set(port, { ids: new Set(ids), heard: Date.now() });
+  tabs.set(port, { ids: ids && new Set(ids), heard: Date.now() });
   port.postMessage({ open: isOpen });
-  for (const id of ids) if (latest.has(id)) port.postMessage({ clip: latest.get(id) });
+  for (const id of ids ?? latest.keys()) if (latest.has(id)) port.postMessage({ clip: latest.get(id) });
 }
 
 function tell(message, wanted = () => true) {
@@ -31,9 +31,10 @@ function tell(message, wanted = () => true) {
 }
 
 function reconnect() {
-  const ids = [...new Set([...tabs.values()].flatMap((tab) => [...tab.ids]))].sort();
-  const query = ids.length > CLIPS_MAX ? "" : ids.map((id) => `clip=${encodeURIComponent(id)}`).join("&");
-  const wanted = ids.length ? `/api/events?${query}` : "";
+  const every = [...tabs.values()].some((tab) => tab.ids === null);
+  const ids = [...new Set([...tabs.values()].flatMap((tab) => [...(tab.ids ?? [])]))].sort();
+  const query = every || ids.length > CLIPS_MAX ? "" : ids.map((id) => `clip=${encodeURIComponent(id)}`).join("&");
+  const wanted = every || ids.length ? `/api/events?${query}` : "";
   if (wanted === followed && source?.readyState !== EventSource.CLOSED) return;
   source?.close();
   latest.clear();
@@ -48,7 +49,7 @@ function reconnect() {
     const clip = JSON.parse(data);
     latest.set(clip.clip_id, clip);
     if (latest.size > 2 * CLIPS_MAX) latest.delete(latest.keys().next().value);
-    tell({ clip }, (tab) => tab.ids.has(clip.clip_id));
+    tell({ clip }, (tab) => tab.ids === null || tab.ids.has(clip.clip_id));
   });
 }
 

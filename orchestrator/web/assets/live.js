@@ -20,7 +20,7 @@ function throughWorker(ids, onClip, onOpen) {
 }
 
 function direct(ids, onClip, onOpen) {
-  const source = new EventSource(`/api/events?${ids.map((id) => `clip=${encodeURIComponent(id)}`).join("&")}`);
+  const source = new EventSource(`/api/events?${(ids ?? []).map((id) => `clip=${encodeURIComponent(id)}`).join("&")}`);
   source.onopen = () => onOpen(true);
   source.onerror = () => onOpen(false);
   source.addEventListener("clip", ({ data }) => onClip(JSON.parse(data)));
@@ -36,7 +36,7 @@ function subscribe(...how) {
 }
 
 /**
- * Follow *ids* until `stop()`. *onClip* gets each event, *poll* is called instead while none can come;
+ * Follow *ids* (null: every clip) until `stop()`. *onClip* gets each event, *poll* is called instead while none can come;
  * it may be async and may throw: the next one is tried all the same. *onConnection* hears "live", "polling" or "lost".
  */
 export function follow(ids, { onClip, poll, onConnection = () => {} }) {

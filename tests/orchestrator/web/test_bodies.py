@@ -139,3 +139,14 @@ def test_long_keys_in_deep_nesting_cost_no_more_than_their_size():
     with pytest.raises(Problem, match="NUL") as caught:
         decode_object(wide.replace(b'["\\u0041"]]', b'["\\u0000"]]'))
     assert len(str(caught.value.errors)) < 1000
+
+
+async def test_a_body_that_drips_is_given_up(client, monkeypatch):
+    monkeypatch.setattr("orchestrator.web.bodies._BODY_SECONDS", 0.1)
+    for path in ("/api/clips", "/webhooks/cloudflare"):
+        reader, writer = await asyncio.open_connection(client.host, client.port)
+        head = f"POST {path} HTTP/1.1\r\nHost: {client.host}:{client.port}\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        async with asyncio.timeout(5):
+            assert b" 408 " in await reader.readline()
+        writer.close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from orchestrator.web import create_app
+from orchestrator.web.metrics import Metrics
 from orchestrator.web.openapi import build_document
 from orchestrator.web.problems import KINDS
 from orchestrator.web.routes import API_ROUTES, PAGE_ROUTES, ROUTES
@@ -127,3 +129,12 @@ async def test_the_page_shows_every_call_shape_and_problem_and_loads_nothing_fro
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
     for anchor in re.findall(r'href="#([^"]+)"', page):
         assert f'id="{anchor}"' in page
+
+
+def test_the_guide_names_every_call_and_every_figure():
+    guide = (Path(__file__).parents[3] / "docs" / "http.md").read_text("utf-8")
+    for route in API_ROUTES:
+        assert f"{route.method} {route.template}" in guide, route.template
+    for family in Metrics().registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert name in guide, name

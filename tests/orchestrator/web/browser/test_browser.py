@@ -108,6 +108,18 @@ async def test_the_list_moves_with_its_clips(client, place, tab):
     assert await tab.run("document.getElementById('announcer').textContent") == "First: Failed: The file is corrupt"
 
 
+async def test_a_new_clip_appears_on_an_empty_list(client, place, tab):
+    await tab.go(address(client, "/"))
+    assert "No clips yet" in await tab.run("document.body.innerText")
+    feed = client.app[FEED]
+    async with asyncio.timeout(10):
+        while not feed.client_count:
+            await asyncio.sleep(0.02)
+    await place.clip("one", uid="u1", title="First")
+    await place.move("one", "queued")
+    await tab.until("document.querySelector('[data-clip=one] .badge.running')")
+
+
 async def test_without_scripts_the_page_brings_itself_up_to_date(client, place, tab):
     await place.clip("one", uid="u1")
     await tab.call("Emulation.setScriptExecutionDisabled", value=True)

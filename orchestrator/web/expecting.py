@@ -1,0 +1,89 @@
+"""How long a clip still needs, learned from those that went before; silence while too few have.
+
+The history of the clips that were completed last tells how long each needed from each status to the end. The median
+of that, less the time the clip has stood at its status, is the estimate. It is read at most once a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime
+from statistics import median
+from time import monotonic
+
+import asyncpg
+import structlog
+from aiohttp import web
+
+from orchestrator.storage.clips import Clip
+from orchestrator.web.views import is_terminal
+
+log = structlog.get_logger(__name__)
+
+# Fewer say nothing about the next one.
+SAMPLES_MIN = 5
+_CLIPS = 200
+# Lines of history looked at; a clip has about ten, so twice the clips wanted.
+_LINES = 4000
+_FRESH_SECONDS = 60.0
+
+# time_to_the_end: for each move of a recently completed clip, how long after it the clip was complete
+_TIMES = f"""
+WITH recent AS (
+    SELECT * FROM clip_events ORDER BY id DESC LIMIT {_LINES}
+), ended AS (
+    SELECT clip_id, attempt, at FROM recent
+     WHERE kind = 'moved' AND to_status = 'complete' ORDER BY id DESC LIMIT {_CLIPS}
+)
+SELECT c.pipeline, r.to_status, extract(epoch FROM e.at - min(r.at))::float8 AS seconds
+  FROM ended e JOIN recent r USING (clip_id, attempt) JOIN clips c ON c.id = e.clip_id
+ WHERE r.kind IN ('created', 'moved') AND r.to_status <> 'complete'
+ GROUP BY c.pipeline, r.to_status, e.clip_id, e.attempt, e.at
+"""
+
+
+@dataclass
+class Expectations:
+    """The medians in seconds, by pipeline and status."""
+
+    medians: dict[tuple[str, str], float] = field(default_factory=dict)
+    _read_at: float = float("-inf")
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def refresh(self, connection: asyncpg.Connection) -> None:
+        """Read anew if a minute has passed; one caller does, the others go on with what there is."""
+        if monotonic() - self._read_at < _FRESH_SECONDS or self._lock.locked():
+            return
+        async with self._lock:
+            self._read_at = monotonic()
+            times: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+            for row in await self._rows(connection):
+                times[row["pipeline"], row["to_status"]].append(row["seconds"])
+            self.medians = {place: median(each) for place, each in times.items() if len(each) >= SAMPLES_MIN}
+
+    async def _rows(self, connection: asyncpg.Connection) -> list[asyncpg.Record]:
+        try:
+            rows: list[asyncpg.Record] = await connection.fetch(_TIMES)
+        except asyncpg.QueryCanceledError:
+            # A slow database answers no status the later for the estimate's sake.
+            log.warning("how long clips take could not be read in time")
+            return []
+        return rows
+
+    def eta_seconds(self, clip: Clip, now: datetime) -> float | None:
+        """Seconds until *clip* is probably complete; None when nothing honest can be said.
+
+        A clip that has stood longer than the median has outlived the estimate: nothing is said of it, either.
+        """
+        if is_terminal(clip.status):
+            return None
+        usual = self.medians.get((clip.pipeline, clip.status))
+        if usual is None:
+            return None
+        left = usual - (now - clip.status_since).total_seconds()
+        return float(round(left)) if left >= 1 else None
+
+
+EXPECTATIONS: web.AppKey[Expectations] = web.AppKey("expectations", Expectations)
