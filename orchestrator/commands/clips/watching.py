@@ -29,6 +29,8 @@ from statusutils import COMPLETE, ERROR
 POLL_SECONDS = 3.0
 # A failover takes tens of seconds. Who watches longer than this without a database should know.
 AWAY_MAX_SECONDS = 60.0
+# What tells where the clip stands; the rest of the history tells of requests and tries.
+_PLACES = ("now", "progress", "moved", "created")
 # Changes of one look; a clip that has more of them at once shows them a look later.
 _EVENTS = 200
 
@@ -123,15 +125,15 @@ class _Change:
 
 
 def _change_of(event: Event, clip: Clip) -> _Change:
-    has_moved = event.kind in ("moved", "created")
-    status = event.to_status if has_moved else event.from_status
+    status = event.to_status if event.kind in _PLACES else event.from_status
     return _Change(
         kind=event.kind,
         at=event.at,
         attempt=event.attempt,
         status=status or clip.status,
         progress=clip.progress if event.progress is None else event.progress,
-        asked_for=None if has_moved else event.to_status,
+        # A failed try asked for nothing: it wanted to get on where it was.
+        asked_for=None if event.kind in (*_PLACES, "failed-try") else event.to_status,
         source=event.source,
         reason=reason_of(event.details),
     )
@@ -155,7 +157,7 @@ class _Watch:
             change = _change_of(event, clip)
             self._print(clip, change)
             self.last_event_id = event.id
-            if change.asked_for is None:
+            if change.kind in _PLACES:
                 self._printed = (change.attempt, change.status, change.progress)
         place = (clip.attempt, clip.status, clip.progress)
         if place != self._printed and not seen.more:
@@ -190,7 +192,8 @@ def _document(clip: Clip, change: _Change, message: str) -> dict[str, Any]:
 
 def _line(change: _Change, message: str) -> str:
     why = f": {plain(change.reason)}" if change.reason else ""
-    if change.asked_for is not None:
-        return f"{moment(change.at)}  {plain(f'{change.kind}: {change.source} asked for {change.asked_for}')}{why}"
+    if change.kind not in _PLACES:
+        asked_for = f" asked for {change.asked_for}" if change.asked_for else ""
+        return f"{moment(change.at)}  {plain(f'{change.kind}: {change.source}{asked_for}')}{why}"
     by = f"  ({plain(change.source)}{why})" if change.source else ""
     return f"{moment(change.at)}  {painted(change.status)}  {change.progress:g} %  {plain(message)}{by}"

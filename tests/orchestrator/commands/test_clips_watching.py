@@ -111,6 +111,17 @@ async def test_lost_notifications_are_made_up_for(ground, watch) -> None:
     ]
 
 
+async def test_a_failed_try_is_told_with_its_reason(ground, watch) -> None:
+    await ground.insert("c1")
+    async with watch("c1", poll_seconds=0.05) as watched:
+        await ground.record("c1", "failed-try", "uploading", "uploading", 15, reason="The store is away")
+        await watched.until(lambda told: len(told) > 1)
+        await ground.move("c1", "complete", 100)
+        await watched.end()
+    assert watched.told[1].endswith("  failed-try: monitor: The store is away")
+    assert len(watched.told) == 3
+
+
 async def test_more_history_than_one_look_takes_is_told_in_full(ground, watch) -> None:
     await ground.insert("c1")
     async with watch("c1", "--json") as watched:
@@ -120,7 +131,8 @@ async def test_more_history_than_one_look_takes_is_told_in_full(ground, watch) -
         )
         await ground.move("c1", "complete", 100)
         await watched.end()
-    assert [said["source"] for said in watched.told[1:-1]] == [f"n{n}" for n in range(1, 451)]
+    asked = [(said["source"], said["asked_for"]) for said in watched.told[1:-1]]
+    assert asked == [(f"n{n}", "uploading") for n in range(1, 451)]
     assert watched.told[-1]["status"] == "complete"
 
 

@@ -69,6 +69,13 @@ async def test_a_database_that_is_not_migrated(cli, empty_database: str, monkeyp
     assert (ran.code, ran.out) == (0, "The database is at the newest version.\n")
 
 
+async def test_it_acts_in_the_role_that_may_only_ask(cli, ground) -> None:
+    await ground.owner.execute("REVOKE SELECT ON clips FROM orchestrator_api")
+    ran = await cli("clips", "ls")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == "permission denied for table clips; run `orchestrator migrate` as the owner of the database\n"
+
+
 async def test_a_newer_database_is_left_alone(cli, ground) -> None:
     await ground.owner.execute("INSERT INTO schema_migrations (name, sha256) VALUES ('9999_future.sql', 'x')")
     for arguments in (("migrate",), ("serve", *PLAUSIBLE)):

@@ -312,6 +312,11 @@ async def test_a_block_is_obeyed(cli, ground, stand_in, provider_environment, no
     assert remedy.startswith("wait: other processes use up the calls")
 
 
+async def test_the_calls_kept_for_people_are_for_it(cli, ground, stand_in, provider_environment, no_bucket) -> None:
+    await ground.owner.execute("INSERT INTO call_budget (account, tokens) VALUES ($1, 5)", stand_in.account_id)
+    assert found(await cli("doctor", "--json"))["provider"][0] == "ok"
+
+
 async def test_a_bucket_that_cannot_be_reached(cli, ground, stand_in, provider_environment, no_bucket) -> None:
     ran = await cli("doctor", "--json")
     verdict, text, remedy = found(ran)["bucket"]
