@@ -108,6 +108,14 @@ class Settings(DatabaseSettings):
             raise ValueError("each must have at least 16 characters")
         return value
 
+    @field_validator("cloudflare_api_token", "r2_access_key_id", "r2_secret_access_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        if not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError("holds a blank, a line end or another character that no key has")
+        return value
+
     @field_validator("cloudflare_api_url", "r2_endpoint_url", "r2_public_url", "public_base_url")
     @classmethod
     def _is_http(cls, value: str | None) -> str | None:

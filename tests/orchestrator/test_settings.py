@@ -112,6 +112,8 @@ def test_missing_and_wrong_ones_are_listed_together(environment: pytest.MonkeyPa
         ("CLOUDFLARE_WEBHOOK_SECRET", "long-enough-to-be-one,short", "at least 16 characters"),
         ("API_TOKENS", "short", "at least 16 characters"),
         ("CLOUDFLARE_API_TOKEN", "", "at least 1 "),
+        ("CLOUDFLARE_API_TOKEN", "copied-with-its-line-end\n", "a line end"),
+        ("R2_SECRET_ACCESS_KEY", "two words", "a blank"),
         ("R2_BUCKET_NAME", "UPPER", "match"),
         ("R2_BUCKET_NAME", "a/b", "match"),
         ("R2_BUCKET_NAME", "ab\n", "match"),
