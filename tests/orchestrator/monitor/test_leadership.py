@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
 
 from orchestrator.monitor.errors import LeadershipLost
-from orchestrator.monitor.leadership import LEASE_SECONDS, RENEWAL_SECONDS, Lease
+from orchestrator.monitor.leadership import LEASE_SECONDS, RENEWAL_SECONDS, Lease, Term
 
 
 class Clock:
-    """A monotonic clock that is moved by hand, or by each reading."""
+    """A monotonic clock that is moved by hand."""
 
-    def __init__(self, step: float = 0.0) -> None:
+    def __init__(self) -> None:
         self.seconds = 1000.0
-        self.step = step
 
     def __call__(self) -> float:
-        self.seconds += self.step
         return self.seconds
+
+
+class SlowPool:
+    """A pool on a line where each use takes *seconds* of the clock."""
+
+    def __init__(self, pool: asyncpg.Pool, clock: Clock, seconds: float) -> None:
+        self._pool, self._clock, self._seconds = pool, clock, seconds
+
+    @asynccontextmanager
+    async def acquire(self, **limits: float) -> AsyncIterator[asyncpg.Connection]:
+        async with self._pool.acquire(**limits) as connection:
+            yield connection
+            self._clock.seconds += self._seconds
 
 
 @pytest.fixture
@@ -58,6 +71,21 @@ async def test_a_lease_that_ran_out_is_taken_over_in_a_higher_epoch(pool: asyncp
     with pytest.raises(LeadershipLost):
         await former.renew(first, None)
     await next_one.renew(second, None)
+
+
+@pytest.mark.parametrize("wrong", ["holder", "epoch"])
+async def test_nobody_renews_or_releases_anothers_lease(
+    pool: asyncpg.Pool, owner: asyncpg.Connection, wrong: str
+) -> None:
+    lease = Lease(pool, time.monotonic)
+    term = await lease.take()
+    assert term is not None
+    before = await owner.fetchval("SELECT expires_at FROM monitor_lease")
+    other = Term("another", term.epoch) if wrong == "holder" else Term(term.holder, term.epoch - 1)
+    with pytest.raises(LeadershipLost):
+        await lease.renew(other, None)
+    await lease.release(other)
+    assert await owner.fetchval("SELECT expires_at FROM monitor_lease") == before
 
 
 async def test_nobody_renews_a_lease_that_ran_out_even_if_nobody_took_it(pool: asyncpg.Pool, expire) -> None:
@@ -99,19 +127,16 @@ async def test_a_released_lease_is_free_at_once(pool: asyncpg.Pool) -> None:
 
 
 async def test_trust_is_counted_from_before_the_question(pool: asyncpg.Pool) -> None:
-    """Each reading of this clock takes a second: an answer that was long on its way has used up part of the lease."""
-    clock = Clock(step=1.0)
-    lease = Lease(pool, clock)
+    """An answer that was long on its way has used up part of the lease."""
+    clock = Clock()
+    lease = Lease(SlowPool(pool, clock, 3.0), clock)  # type: ignore[arg-type]
     assert lease.remaining_seconds < 0
     term = await lease.take()
     assert term is not None
-    clock.step = 0.0
-    clock.seconds += 4.0
-    assert lease.remaining_seconds == pytest.approx(LEASE_SECONDS - 4.0)
-    clock.step = 1.0
+    assert lease.remaining_seconds == pytest.approx(LEASE_SECONDS - 3)
+    clock.seconds += 2
     await lease.renew(term, None)
-    clock.step = 0.0
-    assert lease.remaining_seconds == pytest.approx(LEASE_SECONDS)
+    assert lease.remaining_seconds == pytest.approx(LEASE_SECONDS - 3)
 
 
 async def test_a_failed_renewal_prolongs_no_trust(pool: asyncpg.Pool, expire) -> None:
