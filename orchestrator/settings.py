@@ -7,7 +7,7 @@ print. `Settings.load` reports all faults at once.
 from __future__ import annotations
 
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -39,7 +39,7 @@ class DatabaseSettings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _is_postgres(cls, value: SecretStr) -> SecretStr:
-        if urlsplit(value.get_secret_value()).scheme not in ("postgres", "postgresql"):
+        if _parts(value.get_secret_value()).scheme not in ("postgres", "postgresql"):
             raise ValueError("must start with postgresql://")
         return value
 
@@ -121,7 +121,7 @@ class Settings(DatabaseSettings):
     def _is_http(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        parts = urlsplit(value)
+        parts = _parts(value)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
             raise ValueError("must be an http or https address without user name and query")
         if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS:
@@ -151,6 +151,14 @@ class Settings(DatabaseSettings):
     def bucket_public_url(self) -> str:
         """The public base of finished objects."""
         return self.r2_public_url or f"{self.bucket_endpoint}/{self.r2_bucket_name}"
+
+
+def _parts(address: str) -> SplitResult:
+    """The parts of an address; a refusal does not quote it, as urlsplit's own does, since it may hold a password."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        raise ValueError("is not an address") from None
 
 
 def _fault(error: Any) -> str:
