@@ -19,6 +19,8 @@ STREAMS_MAX = 2000
 CLIPS_MAX = 200
 # How long a browser waits before it connects again.
 _RETRY_MILLISECONDS = 3000
+# A reader that has gone shows only when something is written to it, or when one looks.
+_CLOSED_SEEN_AFTER_SECONDS = 2.0
 # A client that vanished without a word is noticed within two heartbeats.
 _VANISHED_AFTER_MILLISECONDS = int(2 * HEARTBEAT_SECONDS * 1000)
 
@@ -52,7 +54,7 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
         try:
             await response.prepare(request)
             await response.write(f"retry: {_RETRY_MILLISECONDS}\n\n".encode())
-            await _pump(response, client, request.app[HEARTBEAT])
+            await _pump(response, client, transport, request.app[HEARTBEAT])
         except ConnectionError:
             pass  # the reader went: the usual end of a stream
         finally:
@@ -60,16 +62,25 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _pump(response: web.StreamResponse, client: Client, heartbeat_seconds: float) -> None:
-    while True:
+async def _pump(
+    response: web.StreamResponse, client: Client, transport: asyncio.Transport, heartbeat_seconds: float
+) -> None:
+    """Send what the feed has for *client*, and a heartbeat in between, until either side ends it."""
+    loop = asyncio.get_running_loop()
+    written_at = loop.time()
+    while not transport.is_closing():
+        heartbeat_at = written_at + heartbeat_seconds
         try:
-            async with asyncio.timeout(heartbeat_seconds):
+            async with asyncio.timeout_at(min(heartbeat_at, loop.time() + _CLOSED_SEEN_AFTER_SECONDS)):
                 chunk = await client.queue.get()
         except TimeoutError:
+            if loop.time() < heartbeat_at:
+                continue
             chunk = b": heartbeat\n\n"
         if chunk is None:
             return
         await response.write(chunk)
+        written_at = loop.time()
 
 
 def _followed(request: web.Request) -> frozenset[str] | None:

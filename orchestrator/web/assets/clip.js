@@ -8,6 +8,8 @@ import { refresh, remember } from "./regions.js";
 const CONNECTION = { live: "live", polling: "asking every few seconds", lost: "connection lost, trying again" };
 // Several events of one moment need one look.
 const GATHER_MS = 250;
+// The sentence that explains the clip speaks of seconds: it is asked for anew now and then, also when nothing moves.
+const EXPLAIN_MS = 20_000;
 
 const article = document.querySelector("article[data-clip]");
 const name = document.title;
@@ -72,5 +74,9 @@ if (article) {
   quarter = Math.floor((document.querySelector("[data-progress]")?.value ?? 0) / 25);
   if (article.dataset.terminal !== "yes") {
     following = follow([article.dataset.clip], { onClip, poll, onConnection: showConnection });
+    const explaining = setInterval(() => {
+      if (document.querySelector(".badge.done, .badge.failed")) clearInterval(explaining);
+      else if (!document.hidden) look().catch(() => {});
+    }, EXPLAIN_MS);
   }
 }

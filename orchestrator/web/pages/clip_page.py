@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from orchestrator.explaining import Leadership, explain, read_leadership
 from orchestrator.pipelines import pipeline_for
 from orchestrator.storage.clips import Clip, Event, read_events
 from orchestrator.web.connections import connection_of
@@ -33,9 +34,11 @@ _MAIN = """<article data-clip="$id" data-terminal="$terminal" data-version="$ver
 _STATUS = """<div class="status-row">$badge<p class="message" data-message>$message</p>
 <span class="percent" data-percent>$percent %</span></div>
 $bar
+$why
 $note
 <ol class="path" aria-label="All statuses">$path</ol>
 <p class="dim">Last change $updated<span data-connection></span></p>"""
+_WHY = '<p class="why dim">$why</p>'
 _STEP = (
     '<li class="$how"$current><span class="dot">$icon</span><span class="step">$word <code>$status</code></span></li>'
 )
@@ -66,12 +69,15 @@ async def show_page(request: web.Request) -> web.Response:
             clip = await known_clip(connection, clip_id)
             events = await read_events(connection, clip_id, limit=_HISTORY_MAX)
             pending = await read_pending(connection, clip_id)
+            leadership = await read_leadership(connection)
     except UnknownClip:
         return _unknown_page(request, clip_id)
     refresh = EMPTY
     if not is_terminal(clip.status) or pending:
         refresh = markup('<noscript><meta http-equiv="refresh" content="5"></noscript>')
-    return page(request, parts.name_of(clip), _main(clip, events, pending), head=refresh, scripts=("clip.js",))
+    return page(
+        request, parts.name_of(clip), _main(clip, events, pending, leadership), head=refresh, scripts=("clip.js",)
+    )
 
 
 def _unknown_page(request: web.Request, clip_id: str) -> web.Response:
@@ -81,14 +87,14 @@ def _unknown_page(request: web.Request, clip_id: str) -> web.Response:
     return page(request, "No such clip", main, head=refresh, status=404)
 
 
-def _main(clip: Clip, events: list[Event], pending: list[PendingSignal]) -> Markup:
+def _main(clip: Clip, events: list[Event], pending: list[PendingSignal], leadership: Leadership) -> Markup:
     return fill(
         _MAIN,
         id=clip.id,
         terminal="yes" if is_terminal(clip.status) and not pending else "no",
         version=clip.version,
         name=parts.name_of(clip),
-        status=_status(clip, pending),
+        status=_status(clip, pending, leadership),
         player=player(clip),
         actions=_actions(clip),
         facts=_facts(clip),
@@ -96,9 +102,11 @@ def _main(clip: Clip, events: list[Event], pending: list[PendingSignal]) -> Mark
     )
 
 
-def _status(clip: Clip, pending: list[PendingSignal]) -> Markup:
+def _status(clip: Clip, pending: list[PendingSignal], leadership: Leadership) -> Markup:
     return fill(
         _STATUS,
+        # By the database's clock, which wrote the times it speaks of. Of a complete clip there is nothing to explain.
+        why=EMPTY if clip.status == COMPLETE else fill(_WHY, why=explain(clip, leadership.now, leadership)),
         badge=parts.badge(clip),
         message=parts.message(clip),
         # Down to the whole number, here as in the script: a rounded one would be taken back.

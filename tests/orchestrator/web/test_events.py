@@ -167,8 +167,7 @@ async def test_streams_are_ended_when_the_process_stops(place):
     await until(lambda: feed.client_count == 0)
 
 
-async def test_a_closed_reader_leaves_nothing_behind(place):
-    client = await place.start(heartbeat_seconds=0.05)
+async def test_a_closed_reader_leaves_nothing_behind_long_before_the_next_heartbeat(client):
     feed = client.app[FEED]
     async with stream(client) as reader:
         await reader.block()

@@ -90,7 +90,10 @@ async def test_eight_tabs_share_one_stream(client, place, browser):
         await place.move(f"clip{number}", "queued")
         await tab.call("Page.bringToFront")
         await tab.until("document.querySelector('[aria-current=step] code').textContent === 'queued'")
-    assert feed.client_count <= 1
+    # A stream that was given up is noticed within two seconds.
+    async with asyncio.timeout(10):
+        while feed.client_count > 1:
+            await asyncio.sleep(0.02)
 
 
 async def test_the_list_moves_with_its_clips(client, place, tab):

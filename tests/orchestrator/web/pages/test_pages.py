@@ -160,6 +160,19 @@ async def test_a_failed_clip_tells_why_how_far_it_came_and_offers_another_try(cl
     assert "http-equiv" not in page  # nothing moves any more
 
 
+async def test_the_page_says_in_a_sentence_why_the_clip_stands_where_it_stands(client, place):
+    await place.clip("one", uid="u1")
+    await place.move("one", "processing")
+    page = await (await client.get("/clips/one")).text()
+    assert "Cloudflare is encoding it (at processing since" in page
+    assert "no monitor leads" in page
+    await place.owner.execute(
+        "UPDATE monitor_lease SET holder = 'x', expires_at = clock_timestamp() + interval '9 s', taken_at = now(),"
+        " round_at = clock_timestamp()"
+    )
+    assert "the monitor looks" in await (await client.get("/clips/one")).text()
+
+
 async def test_the_history_stands_there_with_refusals_and_their_rule(client, place):
     await place.clip("one")
     await place.move("one", "processing")
