@@ -23,6 +23,9 @@ from typing import IO
 _POLL_SECONDS = 0.01  # chosen: short against every wait here, and 100 looks a second cost nothing
 _KILL_SECONDS = 5.0  # SIGKILL cannot be refused; only a process stuck in the kernel takes longer
 
+# macOS has it from Python 3.13 on. Without it, what an ended program left running in its group stays.
+_CAN_LOOK_FIRST = hasattr(os, "waitid")
+
 _TETHER = Path(__file__).with_name("tether.py")
 
 
@@ -82,6 +85,8 @@ def has_ended(process: subprocess.Popen[bytes]) -> bool:
     """
     if process.returncode is not None:
         return True
+    if not _CAN_LOOK_FIRST:
+        return process.poll() is not None
     with contextlib.suppress(ChildProcessError):
         if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return False

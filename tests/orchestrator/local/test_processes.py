@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.local import processes
 from orchestrator.local.processes import Account, Command, has_ended, kill, spawn, stop, wait_until_ended
 
 _LIMIT_SECONDS = 20.0  # far above what any of this takes; a hang fails instead of blocking the run
@@ -57,6 +58,13 @@ async def test_a_stubborn_process_is_killed_when_the_limit_has_passed() -> None:
     process = started(_STUBBORN)
     assert await stop(process, signal.SIGTERM, 0.05) is False
     assert process.returncode == -signal.SIGKILL
+
+
+async def test_a_system_that_cannot_look_before_it_collects_stops_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_CAN_LOOK_FIRST", False)
+    willing, stubborn = started(_PLAIN), started(_STUBBORN)
+    assert await stop(willing, signal.SIGTERM, _LIMIT_SECONDS) is True
+    assert await stop(stubborn, signal.SIGTERM, 0.05) is False
 
 
 async def test_stopping_twice_is_harmless() -> None:
