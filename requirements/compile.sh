@@ -14,7 +14,7 @@ lock() {
     output="$1"
     shift
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-        --default-index https://pypi.org/simple --no-config --custom-compile-command requirements/compile.sh \
+        --no-config --custom-compile-command requirements/compile.sh \
         --output-file "requirements/$output" "$@" >/dev/null
 }
 
