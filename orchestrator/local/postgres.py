@@ -155,6 +155,10 @@ class EmbeddedPostgres:
 
     def _forget(self) -> None:
         self._process = None
+        if self._socket_directory is not None:
+            # One for a long path lies among the temporary files. A killed server's is not empty, and is used again.
+            with contextlib.suppress(OSError):
+                self._socket_directory.rmdir()
         self._socket_directory = None
         self._locks.close()
 

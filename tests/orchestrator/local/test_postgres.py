@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
@@ -207,6 +208,10 @@ async def test_a_long_path_gets_a_short_socket(open_directory: Path) -> None:
     deep.mkdir(parents=True)
     async with postgres(deep) as server:
         await remember(server, "reachable")
+        sockets = Path(parse_qs(urlsplit(server.dsn()).query)["host"][0])
+        assert sockets.is_dir()
+        assert not sockets.is_relative_to(open_directory)
+    assert not sockets.exists()
 
 
 async def test_a_wish_that_cannot_be_served_says_why(open_directory: Path) -> None:
