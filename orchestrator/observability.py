@@ -8,11 +8,14 @@ import sys
 import structlog
 
 
+def _text_renderer() -> structlog.typing.Processor:
+    # Plain tracebacks: the richer ones print local variables, and so secrets.
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+
+
 def configure_logging(as_json: bool) -> None:
     """Set up structlog, and send what libraries log through the same end. Call once at start."""
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer() if as_json else _text_renderer()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

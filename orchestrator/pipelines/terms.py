@@ -6,6 +6,7 @@ and no pipeline's name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -43,8 +44,8 @@ class Effect(Protocol):
 
 
 def effect_name(effect: Effect) -> str:
-    """The effect's kind, for bounds, history and logs."""
-    return type(effect).__name__
+    """The effect's kind in words, for bounds, history and logs: ``transfer-to-bucket``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(effect).__name__).lower()
 
 
 @dataclass(frozen=True, slots=True)

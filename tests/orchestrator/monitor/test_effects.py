@@ -189,7 +189,7 @@ async def test_what_was_done_is_told_as_something_seen(owner: asyncpg.Connection
     rows = await owner.fetch(
         "SELECT requested_status, attempt, source, observed, details FROM clip_signals ORDER BY id"
     )
-    assert [tuple(row)[:4] for row in rows] == [("r2_uploading", 1, "Fetch", True), ("complete", 1, "Fetch", True)]
+    assert [tuple(row)[:4] for row in rows] == [("r2_uploading", 1, "fetch", True), ("complete", 1, "fetch", True)]
     assert json.loads(rows[1]["details"]) == {
         "reason": "verified",
         "facts": {"r2_url": "https://b/k"},
