@@ -58,6 +58,8 @@ NEEDS_A_PERSON = frozenset(
     }
 )
 PERSON_WAIT = timedelta(minutes=5)
+# Effects that wait for a place: two rounds' worth. Who finds no room asks again at the next look.
+MAX_WAITING = 1000
 
 _REPORT = """
 INSERT INTO clip_signals (clip_id, attempt, requested_status, source, details, observed)
@@ -124,22 +126,40 @@ class EffectRunner:
         self._hands = hands
         self._clock = clock
         self._on_report = on_report
+        self._is_closed = False
         self._running: dict[Key, asyncio.Task[None]] = {}
         # Done, but what they reported may not be judged yet: a look at the old picture may not start them again.
         self._settling: dict[Key, float] = {}
+        # In the order of their looks; without it a free place would stay empty until some clip is looked at again.
+        self._waiting: dict[Key, tuple[str, Effect]] = {}
         self.progress: dict[tuple[str, int], Told] = {}
 
     def start(self, pipeline: str, effect: Effect) -> bool:
-        """Start *effect* unless it runs already or its kind is at capacity: the next look asks again."""
-        name = effect_name(effect)
-        key = (effect.clip_id, effect.attempt, name)
-        same_kind = sum(1 for _, _, kind in self._running if kind == name)
-        if key in self._running or key in self._settling or same_kind >= self._hands[pipeline].capacity(effect):
+        """Start *effect* unless it runs already; where its kind is at capacity it waits for a free place."""
+        key = (effect.clip_id, effect.attempt, effect_name(effect))
+        if key in self._running or key in self._settling:
             return False
-        task = asyncio.create_task(self._run(pipeline, effect, key), name=f"{name} {effect.clip_id}")
+        if self._is_full(pipeline, effect):
+            if key in self._waiting or len(self._waiting) < MAX_WAITING:
+                self._waiting[key] = (pipeline, effect)
+            return False
+        self._waiting.pop(key, None)
+        task = asyncio.create_task(self._run(pipeline, effect, key), name=f"{key[2]} {effect.clip_id}")
         self._running[key] = task
-        task.add_done_callback(lambda _: self._running.pop(key, None))
+        task.add_done_callback(lambda _: self._ended(key))
         return True
+
+    def _is_full(self, pipeline: str, effect: Effect) -> bool:
+        name = effect_name(effect)
+        same_kind = sum(1 for _, _, kind in self._running if kind == name)
+        return same_kind >= self._hands[pipeline].capacity(effect)
+
+    def _ended(self, key: Key) -> None:
+        """Give the free place to the one that has waited longest for a place of its kind."""
+        self._running.pop(key, None)
+        waiting = next((who for key_, who in self._waiting.items() if key_[2] == key[2]), None)
+        if waiting is not None and not self._is_closed:
+            self.start(*waiting)
 
     def settle(self, reported_before: float) -> None:
         """Forget what was done before that moment (seconds of the loop's clock): its reports have been judged."""
@@ -148,12 +168,15 @@ class EffectRunner:
     def cancel_others(self, clip_id: str, wanted: tuple[Effect, ...]) -> None:
         """Stop what runs for a clip and is no longer wanted: it ended, or a new attempt began."""
         keys = {(effect.clip_id, effect.attempt, effect_name(effect)) for effect in wanted}
+        for key in [key for key in self._waiting if key[0] == clip_id and key not in keys]:
+            del self._waiting[key]
         for key, task in self._running.items():
             if key[0] == clip_id and key not in keys:
                 task.cancel()
 
     async def close(self) -> None:
         """Cancel everything and wait until it has stopped; all of it resumes from its checkpoints."""
+        self._is_closed = True
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()

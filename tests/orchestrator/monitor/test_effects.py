@@ -235,9 +235,37 @@ async def test_the_same_effect_runs_once_at_a_time_and_each_kind_is_bounded(runn
     assert runner.start("stream", Delete()), "another kind has its own bound"
     gate.set()
     await ended(runner)
-    assert len(hands.started) == 3
-    assert runner.start("stream", Fetch("d"))
+    assert hands.started == [Fetch(), Fetch(attempt=2), Delete(), Fetch("d")], "who waited got the free place"
+
+
+async def test_who_waits_longest_gets_the_place_unless_nobody_wants_it_any_more(runner_for) -> None:
+    gate = asyncio.Event()
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        await gate.wait()
+        return Done()
+
+    runner, hands, _ = runner_for(script, at_once=1)
+    for clip_id in ("a", "b", "c", "d", "b"):
+        runner.start("stream", Fetch(clip_id))
+    runner.cancel_others("c", ())
+    gate.set()
     await ended(runner)
+    assert [effect.clip_id for effect in hands.started] == ["a", "b", "d"]
+
+
+async def test_closing_starts_nobody_who_waits(runner_for) -> None:
+    async def script(effect: Effect, reports: Reports) -> Done:
+        await asyncio.Event().wait()
+        return Done()
+
+    runner, hands, _ = runner_for(script, at_once=1)
+    runner.start("stream", Fetch("a"))
+    runner.start("stream", Fetch("b"))
+    await asyncio.sleep(0)
+    await runner.close()
+    await asyncio.sleep(0)
+    assert [effect.clip_id for effect in hands.started] == ["a"]
 
 
 async def test_a_failure_is_counted_written_and_waited_after(
