@@ -32,6 +32,7 @@ _MARKERS = {
     "as_user": ("root is not held back by this", os.geteuid() != 0),
     "on_linux": ("other systems have no such thing", sys.platform == "linux"),
 }
+_LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,6 +48,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+        config.stash[_LEFT_OUT] = {
+            name: sum(name in {mark.name for mark in item.iter_markers()} for item in left_out)
+            for name in sorted(absent)
+        }
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out, and why."""
+    for name, count in terminalreporter.config.stash.get(_LEFT_OUT, {}).items():
+        if count:
+            terminalreporter.write_line(f"{count} tests were left out ({name}): {_MARKERS[name][0]}")
 
 
 @dataclass(frozen=True, slots=True)
