@@ -48,10 +48,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-        config.stash[_LEFT_OUT] = {
-            name: sum(name in {mark.name for mark in item.iter_markers()} for item in left_out)
-            for name in sorted(absent)
-        }
+        marks = [mark.name for item in left_out for mark in item.iter_markers()]
+        config.stash[_LEFT_OUT] = {name: marks.count(name) for name in sorted(absent)}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
