@@ -33,7 +33,8 @@ async def open_pool(settings: Settings, role: str, name: str) -> AsyncIterator[t
         yield pool, acting
     finally:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(pool.close(), 5)
+            async with asyncio.timeout(5):
+                await pool.close()
         pool.terminate()
 
 

@@ -141,7 +141,8 @@ class _Turn:
                 task.cancel()
             await asyncio.gather(*self._looks, return_exceptions=True)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._runner.close(), STOP_SECONDS)
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self._runner.close()
 
     def _tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         return {
@@ -258,8 +259,10 @@ class _Turn:
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
+    # Not wait_for: Python 3.11's swallows a cancellation that meets the event, and the task would run on for ever.
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _leaves(group_of: BaseException) -> list[BaseException]:

@@ -78,7 +78,8 @@ async def _follow_on(connection: asyncpg.Connection, watch: _Watch) -> Clip:
         if _is_settled(seen.clip):
             return seen.clip
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), POLL_SECONDS)
+            async with asyncio.timeout(POLL_SECONDS):
+                await changed.wait()
 
 
 def _is_settled(clip: Clip) -> bool:

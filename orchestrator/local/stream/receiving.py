@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from aiohttp import BodyPartReader, ClientError, web
 
 from orchestrator.local.stream.envelope import UNDOCUMENTED, ApiProblem, bad_request
 from orchestrator.local.stream.files import is_there
+
+_T = TypeVar("_T")
 
 # One hop to the disk a megabyte: memory stays flat and the loop stays free.
 _PIECE_BYTES = 1024 * 1024
@@ -48,7 +51,7 @@ async def save(
     with target.open("r+b" if is_there(target) else "w+b") as file:
         file.seek(offset)
         try:
-            while received <= limit_bytes and (chunk := await asyncio.wait_for(read(), stall_seconds)):
+            while received <= limit_bytes and (chunk := await _within(stall_seconds, read())):
                 received += len(chunk)
                 waiting += chunk
                 if len(waiting) >= _PIECE_BYTES:
@@ -81,7 +84,7 @@ async def save_form(request: web.Request, target: Path, limit_bytes: int, stall_
 
 async def _file_part(request: web.Request, stall_seconds: float) -> BodyPartReader:
     reader = await request.multipart()
-    while (part := await asyncio.wait_for(reader.next(), stall_seconds)) is not None:
+    while (part := await _within(stall_seconds, reader.next())) is not None:
         if isinstance(part, BodyPartReader) and part.name == "file":
             return part
         if isinstance(part, BodyPartReader):
@@ -91,3 +94,9 @@ async def _file_part(request: web.Request, stall_seconds: float) -> BodyPartRead
 
 def _too_large(limit_bytes: int) -> ApiProblem:
     return ApiProblem(413, UNDOCUMENTED, f"The file is larger than {limit_bytes} bytes; upload it with tus.")
+
+
+async def _within(seconds: float, read: Awaitable[_T]) -> _T:
+    """What *read* brings, or TimeoutError."""
+    async with asyncio.timeout(seconds):
+        return await read

@@ -118,7 +118,8 @@ class Webhooks:
         if len(self._held) >= fault.batch:
             self._start(self._release())
         try:
-            await asyncio.wait_for(mine.wait(), fault.seconds)
+            async with asyncio.timeout(fault.seconds):
+                await mine.wait()
         except TimeoutError:
             self._start(self._release())
             await mine.wait()

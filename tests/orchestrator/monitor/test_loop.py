@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video, VideoState
 from orchestrator.drivers.errors import TransientError
-from orchestrator.monitor.loop import Monitor, MonitorParts
+from orchestrator.monitor.loop import Monitor, MonitorParts, _wait
 from orchestrator.pipelines.stream.effects import AbandonTransfer, EnableMp4, TransferToBucket
 from orchestrator.pipelines.stream.plan import DOWNLOAD, StreamPolicy, stream_pipeline
 from orchestrator.pipelines.terms import Done, Effect, LookKind, Reports, Step
@@ -282,3 +282,24 @@ async def test_a_flood_of_claims_costs_no_flood_of_looks(database: str, api: asy
         elapsed = asyncio.get_running_loop().time() - started
         # Its own rhythm of 50 ms in this test, and one look each pause: nowhere near one a claim.
         assert len(hands.batches) - before <= 2 + elapsed / 0.05
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_cancellation_that_meets_the_event_is_kept(steps: int) -> None:
+    """A task that lost it would run on for ever, and the process would never stop."""
+    event = asyncio.Event()
+
+    async def loop() -> None:
+        while True:
+            await _wait(event, LIMIT_SECONDS)
+            event.clear()
+
+    task = asyncio.create_task(loop())
+    await asyncio.sleep(0.01)
+    event.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=1)
+    assert done
+    assert task.cancelled()
