@@ -48,6 +48,10 @@ TIDY_SECONDS = 3600.0
 STALL_SECONDS = 30.0
 # Longer than a look that has read its clips takes to write and to start what follows.
 SETTLE_SECONDS = 1.0
+# A clip whose look could not be written (its row is held, or it moved meanwhile) is left alone for a moment, each
+# time for longer: its time has still come, and looking without a pause would only spend the call budget.
+FIRST_PAUSE_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 5.0
 # Looks under way at once: enough to keep the call budget busy, few enough to keep memory flat.
 MAX_LOOKS = 16
 # What running effects get to stop in, of the ten seconds the whole process has.
@@ -113,6 +117,14 @@ class Monitor:
         log.info("no longer leading", epoch=term.epoch)
 
 
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    """How long a clip is left alone: until a moment of the monotonic clock."""
+
+    until: float
+    seconds: float
+
+
 class _Turn:
     """The tasks of one term of leadership."""
 
@@ -123,6 +135,7 @@ class _Turn:
         self._woken = asyncio.Event()
         self._due = asyncio.Event()
         self._looks: dict[asyncio.Task[None], Group] = {}
+        self._passed_over: dict[str, _Pause] = {}
         self._look_problem: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         now = parts.monotonic()
         self._drained_at = now
@@ -205,8 +218,11 @@ class _Turn:
     async def _look(self) -> None:
         while True:
             self._due.clear()
-            at_once = [clip.id for group_of in self._looks.values() for clip in group_of.clips]
-            due = await read_due(self._parts.pool, self._parts.pipelines, at_once)
+            not_now = [clip.id for group_of in self._looks.values() for clip in group_of.clips]
+            now = self._parts.monotonic()
+            self._forget_pauses(before=now - LONGEST_PAUSE_SECONDS)
+            not_now += [clip_id for clip_id, pause in self._passed_over.items() if pause.until > now]
+            due = await read_due(self._parts.pool, self._parts.pipelines, not_now)
             self._looked_at = self._parts.monotonic()
             for group_of in group(self._parts.pipelines, due):
                 if len(self._looks) >= MAX_LOOKS:
@@ -230,6 +246,7 @@ class _Turn:
         parts = self._parts
         pipeline, hands = parts.pipelines[group_of.pipeline], parts.hands[group_of.pipeline]
         moves, effects = await look(parts.pool, self._term, pipeline, hands, group_of, parts.clock)
+        self._pause_unwritten(group_of, {move.clip_id for move in moves})
         for move in moves:
             self._log(move)
             if move.after.status in (COMPLETE, ERROR):
@@ -237,6 +254,17 @@ class _Turn:
                 self._runner.cancel_others(move.clip_id, wanted)
         for effect in effects:
             self._runner.start(group_of.pipeline, effect)
+
+    def _pause_unwritten(self, group_of: Group, written: set[str]) -> None:
+        for clip in group_of.clips:
+            before = self._passed_over.pop(clip.id, None)
+            if clip.id not in written:
+                seconds = min(2 * before.seconds, LONGEST_PAUSE_SECONDS) if before else FIRST_PAUSE_SECONDS
+                self._passed_over[clip.id] = _Pause(self._parts.monotonic() + seconds, seconds)
+
+    def _forget_pauses(self, before: float) -> None:
+        """Drop what is long over: a clip may never be looked at again."""
+        self._passed_over = {clip_id: pause for clip_id, pause in self._passed_over.items() if pause.until >= before}
 
     async def _tick(self) -> None:
         while True:

@@ -256,8 +256,15 @@ async def test_a_session_that_holds_a_clip_holds_up_no_other(database: str, api:
     await transaction.start()
     await hung.execute("SELECT 1 FROM clips WHERE id = 'a' FOR UPDATE")
     try:
-        async with monitor_on(database, ScriptedHands()):
+        hands = ScriptedHands()
+        async with monitor_on(database, hands):
             await until(api, "b", lambda clip: clip.status == "complete")
+            looks_so_far = len(hands.batches)
+            async with asyncio.timeout(LIMIT_SECONDS):
+                while len(hands.batches) < looks_so_far + 2:
+                    await asyncio.sleep(0.02)
+            # Each look at the held clip is a call to the provider: a handful in these seconds, not thousands.
+            assert len(hands.batches) < 20
             assert (await until(api, "a", lambda _: True)).status == "uploading"
             assert await api.fetchval("SELECT epoch FROM monitor_lease") == 1
             await transaction.rollback()
