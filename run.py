@@ -3,6 +3,7 @@
 
     python3 run.py dev [arguments]     run everything on this machine and print the page's address
     python3 run.py test [arguments]    run every check and every test; arguments go to pytest
+    python3 run.py lanes [arguments]   run the long proofs of the promises; `lanes --list` says what each one proves
     python3 run.py help                this text
 
 The first call makes a virtual environment in .venv and installs what requirements/ has locked, by hash; later calls
@@ -26,7 +27,7 @@ VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, "installed.json")
 
-LOCKS = {"dev": "requirements/local.txt", "test": "requirements/dev.txt"}
+LOCKS = {"dev": "requirements/local.txt", "test": "requirements/dev.txt", "lanes": "requirements/dev.txt"}
 # What the installation follows from; a change in one of them installs again.
 SOURCES = ("pyproject.toml", "requirements/local.txt", "requirements/dev.txt")
 
@@ -72,6 +73,9 @@ def main(arguments: list) -> int:
         return 2
     if command == "test":
         return run_checks(arguments[1:])
+    if command == "lanes":
+        paths = dict(os.environ, PYTHONPATH=os.path.join(ROOT, "tests"))
+        return subprocess.call([PYTHON, "-m", "lanes", *arguments[1:]], cwd=ROOT, env=paths)
     sys.stdout.flush()
     os.execv(PYTHON, [PYTHON, "-m", "orchestrator", *arguments])  # noqa: S606 - there is no shell to avoid
     return 0
@@ -134,7 +138,7 @@ def is_prepared(command: str) -> bool:
     # Whoever can run the tests can run everything.
     return (
         isinstance(stamp, dict)
-        and stamp.get("for") in (command, "test")
+        and LOCKS.get(stamp.get("for")) in (LOCKS[command], LOCKS["test"])
         and stamp.get("sources") == fingerprint()
         and stamp.get("place") == ROOT
         and tuple(stamp.get("python", ())) == version_of(PYTHON)

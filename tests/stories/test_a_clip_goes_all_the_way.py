@@ -13,7 +13,7 @@ from orchestrator.drivers.signatures import sign
 from statusutils import STREAM
 
 if TYPE_CHECKING:
-    from tests.stories.conftest import House
+    from house import House
 
 NO_WEBHOOKS = {"webhook_url": None}
 

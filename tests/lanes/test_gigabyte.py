@@ -12,7 +12,9 @@ import pytest
 from orchestrator.transfer import TransferLimits
 
 if TYPE_CHECKING:
-    from tests.stories.conftest import House
+    from house import House
+
+    from lanes.conftest import Figures
 
 GIB = 1024**3
 PART_BYTES = TransferLimits().part_floor_bytes
@@ -44,9 +46,7 @@ def large(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def test_it_resumes_and_reads_at_most_one_part_twice(
-    house: House, large: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_it_resumes_and_reads_at_most_one_part_twice(house: House, large: Path, figures: Figures) -> None:
     await house.start_web()
     monitor = house.start("monitor")
     clip = await house.create_upload("a gigabyte", size_bytes=GIB, protocol="tus")
@@ -65,11 +65,7 @@ async def test_it_resumes_and_reads_at_most_one_part_twice(
 
     served = house.stream.traffic.of(clip["cloudflare_uid"]).bytes_sent
     twice = served - GIB
-    with capsys.disabled():
-        print(
-            f"\n  1 GiB: {twice / 1024**2:.1f} MiB read twice,"
-            f" peak {(peak_bytes - idle_bytes) / 1024**2:.0f} MiB above idle"
-        )
+    figures.tell(MiB_read_twice=f"{twice / 1024**2:.1f}", MiB_above_idle=f"{(peak_bytes - idle_bytes) / 1024**2:.0f}")
     assert 0 <= twice <= PART_BYTES + SLACK_BYTES
     assert peak_bytes - idle_bytes <= MEMORY_LIMIT_BYTES
     assert done.file_size == GIB

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.stories.conftest import House
+    from house import House
+
+    from lanes.conftest import Figures
 
 CLIPS = 300
 # The provider's limit on a scale of one to ten: 1,200 calls in 30 seconds instead of 300.
@@ -28,9 +30,7 @@ def stream_options() -> dict[str, Any]:
     }
 
 
-async def test_they_all_complete_without_a_single_429(
-    house: House, sample: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_they_all_complete_without_a_single_429(house: House, sample: Path, figures: Figures) -> None:
     house.extra = {"CLOUDFLARE_CALLS": "1200", "CLOUDFLARE_CALLS_WINDOW_SECONDS": str(WINDOW_SECONDS)}
     await house.start_web()
     house.start("monitor")
@@ -47,8 +47,7 @@ async def test_they_all_complete_without_a_single_429(
         await house.until_complete(clip_id, seconds=240)
     calls = house.stream.calls
     rows = [entry.uids_asked for entry in calls.lists]
-    with capsys.disabled():
-        print(f"\n  {CLIPS} clips: {calls.total} calls, {calls.total / CLIPS:.1f} a clip, largest list {max(rows)}")
+    figures.tell(clips=CLIPS, calls_a_clip=f"{calls.total / CLIPS:.1f}", in_the_largest_list=max(rows))
     assert calls.limited == 0
     assert max(rows) > 10, "clips were not seen many per call"
     assert calls.count("GET /stream/{uid}") <= CLIPS // 10

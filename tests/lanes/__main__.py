@@ -1,0 +1,155 @@
+"""Runs lanes one after another, those of pure computation side by side, and prints each one's figures as a table.
+
+    python3 run.py lanes                  every lane, in the amounts that CI runs
+    python3 run.py lanes --long           every lane, in the amounts of a release
+    python3 run.py lanes kills database   these alone
+    python3 run.py lanes --list           what each lane proves
+
+A failed lane says how to repeat the failure. What each lane has written stays in build/lanes until the next run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from lanes.registry import LANES, Lane
+
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "build" / "lanes"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one lane ended; *figures* are its own words and numbers."""
+
+    lane: Lane
+    passed: bool
+    seconds: float
+    figures: dict[str, object]
+
+
+def main() -> int:
+    """Run what was asked for; 0 when all of it passed."""
+    wanted, is_long, lists = _arguments()
+    if lists:
+        for lane in LANES:
+            print(f"{lane.name:12} {lane.proves}{' (only with --long)' if lane.only_long else ''}")
+        return 0
+    results: list[Result] = []
+    lock = threading.Lock()
+
+    def run(lane: Lane) -> None:
+        result = _run(lane, is_long, streams=lane.is_alone)
+        with lock:
+            results.append(result)
+            print(f"lane {_line(result)}", flush=True)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as side_by_side:
+        list(side_by_side.map(run, [lane for lane in wanted if not lane.is_alone]))
+    for lane in wanted:
+        if lane.is_alone:
+            run(lane)
+    _summarize(results)
+    return 0 if all(result.passed for result in results) else 1
+
+
+def _arguments() -> tuple[list[Lane], bool, bool]:
+    parser = argparse.ArgumentParser(
+        prog="run.py lanes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="LANE", help="the lanes to run; all when none is named")
+    parser.add_argument("--long", action="store_true", help="the amounts of a release")
+    parser.add_argument("--list", action="store_true", help="say what each lane proves")
+    arguments = parser.parse_args()
+    known = {lane.name: lane for lane in LANES}
+    if unknown := [name for name in arguments.names if name not in known]:
+        parser.error(f"there is no lane {', '.join(unknown)}; there are {', '.join(known)}")
+    wanted = [known[name] for name in arguments.names] or [
+        lane for lane in LANES if arguments.long or not lane.only_long
+    ]
+    return wanted, arguments.long, arguments.list
+
+
+def _run(lane: Lane, is_long: bool, *, streams: bool) -> Result:
+    directory = KEPT / lane.name
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/lanes/test_{lane.name}.py"]
+    command += [f"--lane-directory={directory}", *(["--long"] if is_long else [])]
+    print(f"lane {lane.name}: {lane.proves}", flush=True)
+    started = time.monotonic()
+    limit_minutes = lane.long_limit_minutes if is_long else lane.limit_minutes
+    code = _call(command, directory / "output.txt", limit_minutes * 60, streams)
+    seconds = time.monotonic() - started
+    if code != 0 and not streams:
+        print((directory / "output.txt").read_text("utf-8", "replace"), flush=True)
+    figures = directory / "figures.json"
+    said = json.loads(figures.read_text()) if figures.exists() else {}
+    return Result(lane, code == 0, seconds, said)
+
+
+def _call(command: list[str], output: Path, limit_seconds: float, streams: bool) -> int:
+    """The exit code; what the lane says goes to *output*, and is shown meanwhile when it *streams*."""
+    # A group of its own: what the lane started ends with it.
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    timer = threading.Timer(limit_seconds, _end, [process, output, limit_seconds])
+    timer.start()
+    try:
+        with output.open("ab") as kept:
+            assert process.stdout is not None
+            for line in process.stdout:
+                kept.write(line)
+                if streams:
+                    sys.stdout.buffer.write(line)
+                    sys.stdout.flush()
+        return process.wait()
+    finally:
+        timer.cancel()
+        _kill_group(process.pid)
+
+
+def _end(process: subprocess.Popen[bytes], output: Path, limit_seconds: float) -> None:
+    print(f"the lane was ended: it had not finished after {limit_seconds / 60:.0f} minutes", flush=True)
+    _kill_group(process.pid)
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _line(result: Result) -> str:
+    said = ", ".join(f"{value} {name}" for name, value in result.figures.items())
+    return f"{result.lane.name}: {'passed' if result.passed else 'FAILED'} in {result.seconds:.0f} s: {said}"
+
+
+def _summarize(results: list[Result]) -> None:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    print(f"\nlanes at {commit or 'an unknown commit'}:")
+    for result in results:
+        print(f"  {_line(result)}")
+    failed = [result.lane.name for result in results if not result.passed]
+    total = sum(result.seconds for result in results)
+    print(f"{len(results) - len(failed)} lanes passed, {total / 60:.1f} minutes of work", flush=True)
+    if failed:
+        print(f"failed; to repeat: python3 run.py lanes {' '.join(failed)}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
