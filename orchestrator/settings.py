@@ -33,15 +33,23 @@ class DatabaseSettings(BaseSettings):
         env_file=".env", frozen=True, extra="ignore", hide_input_in_errors=True, validate_default=True
     )
 
-    database_url: SecretStr = Field(description="PostgreSQL address")
+    database_url: SecretStr = Field(description="PostgreSQL address; may be that of a connection pooler")
+    database_direct_url: SecretStr | None = Field(
+        None, description="address of the server itself, where a connection pooler stands at database_url"
+    )
     log_json: bool = Field(False, description="log JSON lines instead of text")
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_direct_url")
     @classmethod
-    def _is_postgres(cls, value: SecretStr) -> SecretStr:
-        if _parts(value.get_secret_value()).scheme not in ("postgres", "postgresql"):
+    def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and _parts(value.get_secret_value()).scheme not in ("postgres", "postgresql"):
             raise ValueError("must start with postgresql://")
         return value
+
+    @property
+    def direct_url(self) -> str:
+        """The address for what needs a session of its own: listening, and migrating."""
+        return (self.database_direct_url or self.database_url).get_secret_value()
 
     @classmethod
     def load(cls, **flags: Any) -> Self:
