@@ -109,7 +109,15 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
             )
         )
         source = HttpSource(egress_policy(settings))
-        hands = StreamHands(stream, store, source, PostgresCheckpoints(pool), pool, settings.max_transfers)
+        hands = StreamHands(
+            stream,
+            store,
+            source,
+            PostgresCheckpoints(pool),
+            pool,
+            settings.max_transfers,
+            removes_ghosts=settings.remove_ghost_videos,
+        )
         policy = StreamPolicy(
             timedelta(seconds=settings.look_interval_seconds), timedelta(seconds=settings.full_quality_wait_seconds)
         )

@@ -102,6 +102,8 @@ class Settings(DatabaseSettings):
     max_duration_seconds: int = Field(3600, ge=1, le=36000, description="longest clip that may be uploaded")
     upload_expiry_seconds: int = Field(21600, ge=120, le=86400, description="how long an upload address is good")
     max_transfers: int = Field(5, ge=1, le=64, description="transfers to the bucket at once")
+    # What is removed is gone: the owner decides, after having read in the log what would be.
+    remove_ghost_videos: bool = Field(False, description="remove videos made for a clip that holds another or ended")
 
     @field_validator("cloudflare_webhook_secret", "api_tokens", "cloudflare_delivery_hosts", mode="before")
     @classmethod
