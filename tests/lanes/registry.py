@@ -31,6 +31,13 @@ LANES = (
         6,
         6,
     ),
+    Lane(
+        "model",
+        "leadership and judging keep their promises in every interleaving, and not without any one of their guards",
+        False,
+        10,
+        60,
+    ),
 )
 
 
