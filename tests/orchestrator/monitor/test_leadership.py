@@ -175,3 +175,39 @@ def test_three_renewals_fit_into_one_lease() -> None:
 def test_no_two_starts_share_a_name() -> None:
     names = {Lease(None, time.monotonic)._holder for _ in range(100)}  # type: ignore[arg-type]
     assert len(names) == 100
+
+
+class SilentPool:
+    """A pool whose server has gone without a word: nothing is answered, and giving a connection back takes long."""
+
+    @asynccontextmanager
+    async def acquire(self, **_: float) -> AsyncIterator[SilentPool]:
+        try:
+            yield self
+        finally:
+            await asyncio.sleep(60)
+
+    async def fetchval(self, *_: object, **__: float) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_renewal_ends_in_time_even_when_its_connection_cannot_be_given_back(pool: asyncpg.Pool) -> None:
+    """Who cannot renew has to know it before another may lead."""
+    lease = Lease(pool, time.monotonic)
+    term = await lease.take()
+    assert term is not None
+    lease._pool = SilentPool()  # type: ignore[assignment]
+    lease._trusted_until = time.monotonic() + 0.4
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await lease.renew(term, None)
+    assert time.monotonic() - started < 0.4
+    assert lease.remaining_seconds > 0
+
+
+async def test_a_leader_that_froze_in_a_write_holds_the_lease_row_no_longer_than_its_lease(pool: asyncpg.Pool) -> None:
+    """Its open transaction has the row locked; the server ends that before the lease runs out."""
+    milliseconds = await pool.fetchval(
+        "SELECT setting::int FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'"
+    )
+    assert 0 < milliseconds / 1000 < LEASE_SECONDS
