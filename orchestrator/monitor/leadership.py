@@ -22,11 +22,13 @@ from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
 LEASE_SECONDS = 10.0
 RENEWAL_SECONDS = 3.0
 
+# One's own lease may be taken before it has run out: who asks for a term has ended the one before, could perhaps not
+# give it back as the database was away, or never heard that it had been given one. The new epoch ends the old one.
 _TAKE = """
 UPDATE monitor_lease
    SET holder = $1, epoch = epoch + 1, taken_at = clock_timestamp(), round_at = NULL,
        expires_at = clock_timestamp() + make_interval(secs => $2)
- WHERE expires_at < clock_timestamp()
+ WHERE expires_at < clock_timestamp() OR holder = $1
 RETURNING epoch
 """
 
@@ -62,10 +64,11 @@ class Lease:
         self._given_up: set[asyncio.Task[Any]] = set()
 
     async def take(self) -> Term | None:
-        """A new term when nobody leads, else None."""
+        """A new term when nobody else leads, else None; a former term of ours is over then."""
         started = self._monotonic()
         async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
-            epoch = await connection.fetchval(_TAKE, self._holder, LEASE_SECONDS, timeout=LEASE_SECONDS)
+            # No longer than a renewal: an attempt that met an outage would prolong it.
+            epoch = await connection.fetchval(_TAKE, self._holder, LEASE_SECONDS, timeout=RENEWAL_SECONDS)
         if epoch is None:
             return None
         self._trusted_until = started + LEASE_SECONDS

@@ -126,6 +126,21 @@ async def test_a_released_lease_is_free_at_once(pool: asyncpg.Pool) -> None:
     await standby.renew(taken, None)
 
 
+async def test_who_could_not_give_a_term_back_takes_the_next_one_at_once(pool: asyncpg.Pool) -> None:
+    """The database was away, and it is not as if somebody else had led meanwhile."""
+    lease, standby = Lease(pool, time.monotonic), Lease(pool, time.monotonic)
+    first = await lease.take()
+    assert first is not None
+    assert await standby.take() is None
+    second = await lease.take()
+    assert second is not None
+    assert (second.holder, second.epoch) == (first.holder, first.epoch + 1)
+    with pytest.raises(LeadershipLost):
+        await lease.renew(first, None)
+    await lease.renew(second, None)
+    assert await standby.take() is None
+
+
 async def test_trust_is_counted_from_before_the_question(pool: asyncpg.Pool) -> None:
     """An answer that was long on its way has used up part of the lease."""
     clock = Clock()
