@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 import structlog
 
-from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS, DATABASE_AWAY
+from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS, DATABASE_AWAY, CannotListen
 from orchestrator.web.streaming import Batch, ChunkQueue
 from signals import CHANGED_CHANNEL
 
@@ -163,6 +163,8 @@ class LiveFeed:
                 failures += 1
                 if failures == 1:
                     log.warning("live changes cannot be heard; pages poll", reason=type(problem).__name__)
+                if isinstance(problem, CannotListen):
+                    self.sweep()  # nobody will ever tell: streams live on looking
                 await asyncio.sleep(_PAUSES_SECONDS[min(failures, len(_PAUSES_SECONDS)) - 1])
                 continue
             try:
