@@ -67,7 +67,7 @@ def selected(rows: list[Row]) -> Answer:
 def take_lease(session: Session, args: tuple[Any, ...]) -> Answer:
     holder, seconds = args
     lease = _lease(session)
-    if not _is_before(lease["expires_at"], session.now()):
+    if lease["holder"] != holder and not _is_before(lease["expires_at"], session.now()):
         return updated(0)
     session.lock("monitor_lease", True, Mode.NO_KEY_UPDATE)
     now = session.now()
@@ -308,7 +308,7 @@ def write_progress(session: Session, args: tuple[Any, ...]) -> Answer:
     holder, epoch, told_text = args
     told = {one["clip_id"]: one for one in read_json(told_text)}
     lockable = _lockable(session, told)
-    if not _lead(session, holder, epoch):
+    if not lockable or not _lead(session, holder, epoch):
         return updated(0)
     ids = []
     for clip_id in lockable:

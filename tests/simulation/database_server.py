@@ -204,6 +204,7 @@ class Server:
         self.committing: str | None = None
         self.refuses_until: datetime | None = None
         self.lock_timeout_seconds = LOCK_TIMEOUT_SECONDS
+        self.idle_in_transaction = IDLE_IN_TRANSACTION
         self.world = Context()
         self._pids = 1000
         self._ready: deque[Waiting] = deque()
@@ -243,7 +244,7 @@ class Server:
         """End those that have been idle in a transaction for too long."""
         now = self.clock()
         for session in holders:
-            if session.idle_since is not None and now - session.idle_since >= IDLE_IN_TRANSACTION:
+            if session.idle_since is not None and now - session.idle_since >= self.idle_in_transaction:
                 self.end(session)
 
     # --- Statements --------------------------------------------------------------------------------------
@@ -403,7 +404,7 @@ class Server:
         ]
         for holder in self.locks.in_the_way(waiting.session, waiting.target, waiting.mode):
             if holder.idle_since is not None:
-                left = (holder.idle_since + IDLE_IN_TRANSACTION - self.clock()).total_seconds()
+                left = (holder.idle_since + self.idle_in_transaction - self.clock()).total_seconds()
                 waiting.timers.append(loop.call_later(left, self.end_idle, (holder,), context=self.world))
 
     def _look_for_deadlock(self, waiting: Waiting) -> None:

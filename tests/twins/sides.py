@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any, Protocol
 
 from simulation.database import PromptWire, SimulatedDatabase
@@ -25,6 +26,8 @@ SESSIONS = {
 }
 # Nobody but the test itself can free what a step waits for, so waiting longer shows nothing.
 LOCK_TIMEOUT_SECONDS = 0.015
+# However slow the machine is, no transaction ends by itself.
+_FOR_EVER = timedelta(days=1)
 
 _SNAPSHOT = """
 SELECT json_build_object(
@@ -72,6 +75,9 @@ class Side(Protocol):
 
     async def copy_in(self, name: str, records: list[tuple[Any, ...]]) -> str:
         """COPY clips (id, cloudflare_uid, processing_details)."""
+
+    async def stamp(self) -> object:
+        """Another one as soon as anything has been committed."""
 
     async def snapshot(self) -> Snapshot:
         """Everything that is committed."""
@@ -130,6 +136,9 @@ class PostgresSide(_Memory):
         columns = ("id", "cloudflare_uid", "processing_details")
         return str(await self.sessions[name].copy_records_to_table("clips", records=records, columns=columns))
 
+    async def stamp(self) -> object:
+        return await self._watcher.fetchval("SELECT pg_current_snapshot()::text")
+
     async def snapshot(self) -> Snapshot:
         said = json.loads(await self._watcher.fetchval(_SNAPSHOT))
         for rows in (said["clips"], said["events"], said["signals"], [said["lease"]]):
@@ -142,10 +151,12 @@ class PostgresSide(_Memory):
 
     async def _connect(self, name: str) -> None:
         self.sessions[name] = await connect(self._dsn, SESSIONS[name], name)
-        await self._set_timeout(self.sessions[name])
+        await self._set_limits(self.sessions[name])
 
-    async def _set_timeout(self, connection: Any) -> None:
-        await connection.execute(f"SET lock_timeout = {int(LOCK_TIMEOUT_SECONDS * 1000)}")
+    async def _set_limits(self, connection: Any) -> None:
+        await connection.execute(
+            f"SET lock_timeout = {int(LOCK_TIMEOUT_SECONDS * 1000)}; SET idle_in_transaction_session_timeout = 0"
+        )
 
 
 class SimulatedSide(_Memory):
@@ -154,10 +165,12 @@ class SimulatedSide(_Memory):
     def __init__(self) -> None:
         super().__init__()
         self._database: Any = None
+        self._commits = 0
 
     async def begin_anew(self) -> None:
-        self._database = SimulatedDatabase(lambda: datetime.now(UTC), LOCK_TIMEOUT_SECONDS)
+        self._database = SimulatedDatabase(lambda: datetime.now(UTC), LOCK_TIMEOUT_SECONDS, _FOR_EVER)
         self._database.statements |= BY_HAND
+        self._database.on_commit = self._committed
         self.forget()
         for name in SESSIONS:
             self.sessions[name] = await self._database.connect(name, PromptWire())
@@ -170,12 +183,18 @@ class SimulatedSide(_Memory):
     async def copy_in(self, name: str, records: list[tuple[Any, ...]]) -> str:
         return await copy_clips(self.sessions[name], records)
 
+    def _committed(self, *_: object) -> None:
+        self._commits += 1
+
+    async def stamp(self) -> object:
+        return self._commits
+
     async def snapshot(self) -> Snapshot:
         rows = self._database.rows
         return {
-            "clips": [_plain(row) for row in sorted(rows("clips"), key=lambda row: str(row["id"]))],
-            "events": [_plain(row) for row in rows("clip_events")],
-            "signals": [_plain(row) for row in rows("clip_signals")],
+            "clips": [_plain(row) for row in sorted(rows("clips"), key=itemgetter("id"))],
+            "events": [_plain(row) for row in sorted(rows("clip_events"), key=itemgetter("id"))],
+            "signals": [_plain(row) for row in sorted(rows("clip_signals"), key=itemgetter("id"))],
             "lease": _plain(self._database.row("monitor_lease", True)) | {"singleton": True},
         }
 
