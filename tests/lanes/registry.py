@@ -38,6 +38,13 @@ LANES = (
         10,
         60,
     ),
+    Lane(
+        "provider",
+        "every call to the provider meets every answer it may give: clips complete, or end and say why; nothing twice",
+        False,
+        15,
+        90,
+    ),
 )
 
 
