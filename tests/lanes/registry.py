@@ -45,6 +45,9 @@ LANES = (
         15,
         90,
     ),
+    Lane(
+        "poison", "a clip that always fails, in every place and with every exception, delays no other and ends", True, 5, 40
+    ),
 )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +19,7 @@ from structlog.testing import capture_logs
 
 from orchestrator.drivers.cloudflare_models import Video, VideoState
 from orchestrator.monitor import loop
-from orchestrator.monitor.errors import LeadershipLost, Stalled
+from orchestrator.monitor.errors import LeadershipLost, Stalled, TaskEnded
 from orchestrator.monitor.leadership import Lease
 from orchestrator.monitor.loop import Monitor, MonitorParts
 from orchestrator.pipelines.limits import Limit
@@ -57,7 +60,6 @@ class Hands:
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         self.looks = 0
-        self.observing: Callable[[Sequence[Clip]], None] = lambda clips: None
         self.stopped = asyncio.Event()
         self.tidying: Exception | None = None
 
@@ -66,7 +68,6 @@ class Hands:
 
     async def observe(self, kind: LookKind, clips: Sequence[Clip]) -> Mapping[str, Any]:
         self.looks += 1
-        self.observing(clips)
         return {clip.id: Video(clip.cloudflare_uid or "", VideoState.QUEUED, "queued", 10.0) for clip in clips}
 
     async def carry_out(self, effect: Effect, reports: Reports) -> Done:
@@ -204,20 +205,37 @@ async def test_the_process_ends_with_what_breaks_a_look_as_a_whole(
         assert await ended_with(task) == [problem]
 
 
-async def test_a_look_that_cancels_itself_does_not_turn_in_a_circle(database: str, stand) -> None:
-    """A library that lets a cancellation of its own escape."""
-    hands = Hands()
+@pytest.mark.parametrize("what", ["drain", "read_due", "write_progress"])
+async def test_a_task_that_is_cancelled_by_nobody_ends_the_process(
+    database: str, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A group of tasks takes no notice of it: half a monitor would go on."""
+    monkeypatch.setattr(loop, "TICK_SECONDS", 0.01)
+    breaking(monkeypatch, what, asyncio.CancelledError())  # type: ignore[arg-type]
+    async with monitor_on(database, Hands()) as task:
+        (problem,) = await ended_with(task)
+        assert isinstance(problem, TaskEnded)
 
-    def cancelling(clips: Sequence[Clip]) -> None:
-        raise asyncio.CancelledError
 
-    hands.observing = cancelling
+async def test_a_task_that_returns_ends_the_process(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def returning(self: object) -> None:
+        return None
+
+    monkeypatch.setattr(loop._Turn, "_tick", returning)
+    async with monitor_on(database, Hands()) as task:
+        assert [str(problem) for problem in await ended_with(task)] == ["the ticker has ended"]
+
+
+async def test_a_look_that_is_cancelled_by_nobody_does_not_turn_in_a_circle(
+    database: str, stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = breaking(monkeypatch, "look", asyncio.CancelledError())  # type: ignore[arg-type]
     await stand("a")
-    async with monitor_on(database, hands) as task:
-        await until(lambda: hands.looks >= 2)
-        looks, started = hands.looks, asyncio.get_running_loop().time()
-        await until(lambda: hands.looks >= looks + 2)
-        assert asyncio.get_running_loop().time() - started > 0.25
+    async with monitor_on(database, Hands()) as task:
+        await until(lambda: calls() >= 2)
+        so_far, started = calls(), asyncio.get_running_loop().time()
+        await until(lambda: calls() >= so_far + 1)
+        assert asyncio.get_running_loop().time() - started > 0.2
         assert not task.done()
 
 
@@ -403,3 +421,25 @@ async def test_a_failed_clip_is_tried_again_by_itself(
     assert clip is not None
     assert (clip.status, clip.attempt, clip.error_message) == ("mp4downloading", 2, None)
     assert not {"error_code", "error_message", "retry_at"} & set(clip.processing_details)
+
+
+def test_the_process_says_why_and_ends_with_an_error(database: str) -> None:
+    """What ends the loop reaches whoever started the program: an exit code that is not 0, and the reason."""
+    program = (
+        "import sys, orchestrator.assembly as assembly\n"
+        "from orchestrator.monitor.errors import Stalled\n"
+        "async def run_monitor(settings, stop):\n"
+        "    raise ExceptionGroup('unhandled errors in a TaskGroup', [Stalled('no round for 31 s')])\n"
+        "assembly.run_monitor = run_monitor\n"
+        "from orchestrator.__main__ import main\n"
+        "sys.exit(main(['monitor']))\n"
+    )
+    settings = {
+        "DATABASE_URL": database, "CLOUDFLARE_ACCOUNT_ID": "a", "CLOUDFLARE_API_TOKEN": "t" * 20, "R2_ACCOUNT_ID": "a",
+        "R2_ACCESS_KEY_ID": "k", "R2_SECRET_ACCESS_KEY": "s", "R2_BUCKET_NAME": "bucket",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **settings}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "no round for 31 s" in done.stderr
