@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.monitor.errors import LeadershipLost
 from orchestrator.monitor.leadership import LEASE_SECONDS, RENEWAL_SECONDS, Lease, Term
+from orchestrator.monitor.loop import STANDBY_SECONDS
 
 
 class Clock:
@@ -95,6 +96,17 @@ async def test_nobody_renews_a_lease_that_ran_out_even_if_nobody_took_it(pool: a
     await expire()
     with pytest.raises(LeadershipLost):
         await lease.renew(term, None)
+
+
+async def test_a_lease_that_is_renewed_is_nobody_elses_however_old_it_is(
+    pool: asyncpg.Pool, owner: asyncpg.Connection
+) -> None:
+    lease = Lease(pool, time.monotonic)
+    term = await lease.take()
+    assert term is not None
+    await owner.execute("UPDATE monitor_lease SET taken_at = clock_timestamp() - interval '1 year'")
+    await lease.renew(term, None)
+    assert await Lease(pool, time.monotonic).take() is None
 
 
 async def test_a_renewal_prolongs_by_the_databases_clock_and_tells_the_age_of_the_round(
@@ -185,6 +197,11 @@ async def test_a_renewal_that_is_not_answered_ends_within_the_lease(
 
 def test_three_renewals_fit_into_one_lease() -> None:
     assert 3 * RENEWAL_SECONDS <= LEASE_SECONDS
+
+
+def test_a_standby_takes_over_within_fifteen_seconds() -> None:
+    """The rest of the fifteen is for its question to the database."""
+    assert LEASE_SECONDS + STANDBY_SECONDS <= 12
 
 
 def test_no_two_starts_share_a_name() -> None:
