@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
-import pytest
 
 from orchestrator.monitor import loop
 from orchestrator.monitor.loop import Monitor, MonitorParts
@@ -42,7 +41,7 @@ async def test_what_is_signalled_just_before_it_listens_is_found_by_the_sweep_af
 
     async def ask() -> None:
         for _ in range(LONG_ENOUGH):
-            await owner.fetchval("SELECT 1")
+            await api.fetchval("SELECT 1")
         await signal_status_update(api, "a", "error", {"error_message": "asked in the gap"}, "test")
         await wake(api)  # nobody hears it yet
 
