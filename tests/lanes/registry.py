@@ -46,7 +46,11 @@ LANES = (
         90,
     ),
     Lane(
-        "poison", "a clip that always fails, in every place and with every exception, delays no other and ends", True, 5, 40
+        "poison",
+        "a clip that always fails, in every place and with every exception, delays no other and ends",
+        True,
+        5,
+        40,
     ),
 )
 
