@@ -143,11 +143,12 @@ async def test_a_lost_listening_connection_is_replaced_and_nothing_in_between_is
     async with stream(client, "?clip=one") as reader, stream(client) as everybody:
         await reader.event()
         await everybody.event()
-        lost = await place.owner.fetchval(
-            "SELECT pid FROM pg_stat_activity"
-            " WHERE application_name = 'clip-orchestrator live' AND datname = current_database()"
-        )
-        await place.owner.execute("SELECT pg_terminate_backend($1)", lost)
+        async with asyncio.timeout(5):
+            while not await place.owner.fetchval(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+            ):
+                await asyncio.sleep(0.01)  # it does not listen yet
         # Written without a word to anybody: only the sweep after listening again can find it.
         await place.monitor.execute("UPDATE clips SET status = 'queued', progress = 30 WHERE id = 'one'")
         assert (await reader.event())["status"] == "queued"
