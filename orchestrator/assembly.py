@@ -20,6 +20,7 @@ from orchestrator.drivers.budget import BudgetSettings, SharedCallBudget
 from orchestrator.drivers.cloudflare import CloudflareSettings, CloudflareStream
 from orchestrator.drivers.egress import EgressPolicy
 from orchestrator.settings import Settings
+from orchestrator.storage.clock import DatabaseClock
 from orchestrator.storage.migrations import MigrationError, pending_migrations
 from orchestrator.storage.pool import CannotListen, connect, connect_to_listen, create_pool, find_access
 
@@ -96,6 +97,7 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
     async with (
         open_pool(settings, "orchestrator_monitor", "clip-orchestrator monitor") as (pool, role),
         open_stream(settings, pool) as stream,
+        DatabaseClock(pool).kept() as clock,
     ):
         store = ObjectStore(
             ObjectStoreSettings(
@@ -124,6 +126,7 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
             connect=lambda: _connect_to_listen(settings, role),
             pipelines={"stream": stream_pipeline(policy)},
             hands={"stream": hands},
+            clock=clock,
         )
         try:
             await Monitor(parts).run(stop)
