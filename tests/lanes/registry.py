@@ -52,6 +52,13 @@ LANES = (
         5,
         40,
     ),
+    Lane(
+        "sql",
+        "the statements, the law and the roles hold on a real server whatever is sent; the simulated one does the same",
+        False,
+        15,
+        200,
+    ),
 )
 
 

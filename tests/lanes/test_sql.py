@@ -68,7 +68,7 @@ def test_the_same_signals_end_in_the_same_row_whatever_their_order_and_number(
 ) -> None:
     orders = Orders(database)
     try:
-        check_orders(orders, seed, amount(400, 10_000))
+        check_orders(orders, seed, amount(250, 5_000))
     finally:
         figures.tell(sets_of_signals=orders.sets, orders_compared=orders.orders)
         orders.close()

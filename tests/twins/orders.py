@@ -21,6 +21,8 @@ _COMPARED = (
     "status", "progress", "attempt", "tries", "pending", "duration", "file_size", "hls_url", "mp4_url", "r2_url",
     "error_message", "cloudflare_uid",
 )  # fmt: skip
+#: What alone is the same when each signal is judged before the next: what came too late tells nothing, either.
+_POSITION = ("status", "progress", "attempt", "pending", "error_message")
 _PASSING = ("error_time", "requested_status_handled", "requested_status_error", "status_request_time")
 _PAIR = ("waitformp4", "mp4_processing")
 
@@ -72,7 +74,7 @@ class Orders:
             "SELECT * FROM clips WHERE id = ANY($1::text[]) ORDER BY array_position($1, id)", ids
         )
         await self.side.sessions["owner"].execute("DELETE FROM clips WHERE id = ANY($1)", ids)
-        return [_end(row) for row in rows]
+        return [_end(row) if at_once else [row[name] for name in _POSITION] for row in rows]
 
     async def _place(self, clip_id: str, start: str) -> None:
         await steps.create("api", clip_id, None, None, "{}", None)(self.side)
