@@ -16,7 +16,7 @@ import structlog
 
 import orchestrator.assembly as assembly
 import orchestrator.monitor.loop as monitor_loop
-import orchestrator.pipelines.stream.hands  # noqa: F401 - loaded before clocks are replaced, as all below
+import orchestrator.pipelines.stream.hands
 import orchestrator.transfer  # noqa: F401
 import orchestrator.web.app as web_app
 from orchestrator.settings import Settings
@@ -32,22 +32,25 @@ API = "http://api.stream.example"
 DELIVERY = "https://customer-sim.cloudflarestream.com"
 BUCKET = "http://bucket.example"
 WEB_HOST, WEB_PORT = "web", 8080
-ACCOUNT, API_TOKEN = "acc", "simulated-token-of-the-account"  # noqa: S105 - opens nothing
-CALLER_TOKEN, WEBHOOK_SECRET = "a-token-of-the-callers", "a-secret-of-the-webhooks"  # noqa: S105 - open nothing
+ACCOUNT, API_TOKEN = "acc", "simulated-token-of-the-account"
+CALLER_TOKEN, WEBHOOK_SECRET = "a-token-of-the-callers", "a-secret-of-the-webhooks"
 ACCESS_KEY = "simulatedkey01"
 
 
 def settings_of(scenario: Scenario) -> Settings:
     """What the processes of one run are told."""
-    return Settings(
-        **_BASE,
+    return _settings(
         cloudflare_calls=scenario.calls,
         cloudflare_calls_window_seconds=scenario.window_seconds,
         upload_expiry_seconds=scenario.upload_expiry_seconds,
         full_quality_wait_seconds=scenario.quality_wait_seconds,
         max_transfers=scenario.max_transfers,
-        _env_file=None,  # type: ignore[call-arg]
     )
+
+
+@functools.cache
+def _settings(**varying: Any) -> Settings:
+    return Settings(**_BASE, **varying, _env_file=None)  # type: ignore[call-arg]
 
 
 _BASE: dict[str, Any] = {
@@ -202,4 +205,6 @@ def _logging_to(ground: Ground) -> Iterator[None]:
 
 
 def _plain(event: dict[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in event.items() if name not in ("problem", "traceback", "request_id"))
+    return " ".join(
+        f"{name}={value}" for name, value in event.items() if name not in ("problem", "traceback", "request_id")
+    )
