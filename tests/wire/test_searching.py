@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from wire.searching import coats, search, search_files
-
 from lanes.canaries import CANARIES
+
+from wire.searching import coats, search, search_files
 
 SECRET = CANARIES["webhook secret"]
 
