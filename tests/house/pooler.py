@@ -30,6 +30,7 @@ class Pooler:
 
     port: int
     command: Command
+    users: Path
     log: Path
     process: subprocess.Popen[bytes] | None = None
 
@@ -52,6 +53,13 @@ class Pooler:
             else:
                 await connection.close(timeout=2)
                 return
+
+    def let_in(self, *logins: str) -> None:
+        """Take these logins, too, with whatever password."""
+        with self.users.open("a") as out:
+            out.writelines(f'"{login}" ""\n' for login in logins)
+        if self.process is not None:
+            self.process.send_signal(signal.SIGHUP)
 
     async def kill(self) -> None:
         """End it at once, with every connection through it."""
@@ -89,7 +97,7 @@ async def open_pooler(program: str, cluster: Cluster, sessions: int, **settings:
     for path in (users, file):
         path.chmod(0o644)
     command = Command([program, str(file)], Path("/"), {"PATH": os.defpath}, signal.SIGKILL, server.account)
-    pooler = Pooler(port, command, cluster.logs / "pgbouncer.log")
+    pooler = Pooler(port, command, users, cluster.logs / "pgbouncer.log")
     try:
         await pooler.start()
         yield pooler
