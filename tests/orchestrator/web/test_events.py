@@ -192,6 +192,14 @@ async def test_there_are_only_so_many_streams(client, monkeypatch):
         assert (answer.status, (await answer.json())["code"]) == (429, "too-many-streams")
 
 
+async def test_half_of_the_descriptors_stay_for_calls(client, monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (2, 2))
+    async with stream(client) as reader:
+        await reader.block()
+        assert (await client.get("/api/events")).status == 429
+        assert (await client.get("/api/clips")).status == 200
+
+
 async def test_a_slow_reader_is_cut_off_and_the_others_are_not(place):
     """A reader that takes nothing fills its queue; the feed drops it and goes on."""
     cut: list[str] = []
