@@ -129,7 +129,7 @@ async def test_a_connection_that_is_lost_is_replaced(
 async def test_a_peer_that_vanished_without_a_word_is_found_by_asking(
     database: str, pool: asyncpg.Pool, term: Term, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "STALL_SECONDS", 0.01)
+    monkeypatch.setattr(loop, "PROBE_SECONDS", 0.01)
 
     async def listening() -> Any:
         return Line(await connect(database, "orchestrator_monitor", "test listener"), is_dead=True)
