@@ -100,6 +100,13 @@ LANES += (
         15,
         120,
     ),
+    Lane(
+        "bodies",
+        "no body that a delivery host may send is taken for a whole file, and each is outlived when it passes",
+        False,
+        10,
+        60,
+    ),
 )
 
 
