@@ -67,7 +67,9 @@ def selected(rows: list[Row]) -> Answer:
 def take_lease(session: Session, args: tuple[Any, ...]) -> Answer:
     holder, seconds = args
     lease = _lease(session)
-    if lease["holder"] != holder and not _is_before(lease["expires_at"], session.now()):
+    too_late = session.now() + timedelta(seconds=seconds + 1)
+    is_set_back = _is_before(too_late, lease["expires_at"])
+    if lease["holder"] != holder and not _is_before(lease["expires_at"], session.now()) and not is_set_back:
         return updated(0)
     session.lock("monitor_lease", True, Mode.NO_KEY_UPDATE)
     now = session.now()
