@@ -47,14 +47,13 @@ class Readiness:
 
     async def until_green(self, since: float, limit_seconds: float) -> float | None:
         """Seconds from *since* to the first word that it is ready; None when it takes longer."""
-        while time.monotonic() < since + limit_seconds:
-            for at, ready in reversed(self.seen):
-                if at < since:
-                    break
-                if ready:
-                    return at - since
+        while True:
+            green = next((at for at, ready in self.seen if ready and since <= at <= since + limit_seconds), None)
+            if green is not None:
+                return green - since
+            if time.monotonic() > since + limit_seconds:
+                return None
             await asyncio.sleep(_PROBE_PAUSE_SECONDS)
-        return None
 
 
 @dataclass

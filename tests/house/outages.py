@@ -38,8 +38,8 @@ RESUME_SECONDS = 10.0
 # And so soon after a leader was lost without a word.
 TAKE_OVER_SECONDS = 15.0
 # Signals with a hint, one after the other: without anybody who listens each would wait for its sweep of a second.
-HEARD_TRIES = 4
-HEARD_SECONDS = 0.5
+HEARD_TRIES = 3
+HEARD_SECONDS = 0.7
 # Longer than that, so that a figure is told when the promise is broken.
 _PATIENCE_SECONDS = 45.0
 _POLL_SECONDS = 0.02
@@ -199,13 +199,13 @@ class Scene:
         """Hints wake the monitor: a few signals in a row are judged far sooner than a sweep would find them."""
         ends_at = time.monotonic() + RESUME_SECONDS
         rows = await self.rows()
-        in_a_row = 0
-        while in_a_row < HEARD_TRIES:
+        seconds: list[float] = []
+        while len(seconds) < HEARD_TRIES or max(seconds[-HEARD_TRIES:]) > HEARD_SECONDS:
             if time.monotonic() > ends_at:
-                self.findings.violations.append(f"L5: after {fault} hints are not heard")
+                waited = ", ".join(f"{each:.2f} s" for each in seconds)
+                self.findings.violations.append(f"L5: after {fault} hints are not heard, signals waited {waited}")
                 return
-            seconds = await until_heard(rows, self.chance.choice(self.clip_ids[-10:]), notify=True)
-            in_a_row = in_a_row + 1 if seconds < HEARD_SECONDS else 0
+            seconds.append(await until_heard(rows, self.chance.choice(self.clip_ids[-10:]), notify=True))
 
     async def _listens_again(self, fault: str, since: datetime) -> None:
         """Monitor and web process listen again, each on a session opened after *since*."""
