@@ -107,6 +107,13 @@ LANES += (
         10,
         60,
     ),
+    Lane(
+        "bucket",
+        "whatever the bucket answers and whoever is killed, an object is the very file, and no upload is left behind",
+        False,
+        10,
+        60,
+    ),
 )
 
 
