@@ -176,8 +176,8 @@ def test_for_ever(
 
 # For ever, these are met by the same branch as their neighbours in the catalogue.
 _ALIKE = {"502-page", "503-page", "503-wait", "429-wait", "429-bare", "400-incomplete", "400-disconnect"}
-# Silence is noticed by the watch over a part's bytes before anything else; an empty success of Complete is believed until
-# the look at the key.
+# Silence is noticed first by the watch over a part's bytes; an empty success of Complete is believed until the look at
+# the key.
 _NAMED_OTHERWISE = {
     ("part", "silent"): "store_stalled",
     ("part", "silent-after"): "store_stalled",
