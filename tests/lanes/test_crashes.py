@@ -19,6 +19,7 @@ NEVER = 10**9
 STATUSES = (
     "uploading",
     "queued",
+    "processing",
     "stream_ready",
     "waitformp4",
     "mp4_processing",
