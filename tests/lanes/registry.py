@@ -95,7 +95,7 @@ LANES += (
     Lane("sometimes", "each kind of fault was really met in this run, in the places where it can bite", True, 2, 2),
     Lane(
         "pure",
-        "whatever is seen of whatever clip, something lawful follows and it ends; kept journals are decided as they were",
+        "whatever is seen of whatever clip, something lawful follows and it ends; kept journals stay as they were",
         False,
         15,
         120,
