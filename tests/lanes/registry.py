@@ -114,6 +114,20 @@ LANES += (
         10,
         60,
     ),
+    Lane(
+        "kills",
+        "monitors and web processes killed, stopped and ended at random lose nothing, and nothing ever goes back",
+        True,
+        12,
+        90,
+    ),
+    Lane(
+        "splitbrain",
+        "a leader frozen, killed, robbed or cut off is replaced within 15 s, and writes nothing more when it is back",
+        True,
+        8,
+        60,
+    ),
 )
 
 
