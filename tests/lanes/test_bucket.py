@@ -64,6 +64,12 @@ async def drive(around: Surroundings, call: str) -> dict[str, Any]:
         return row
 
 
+def assert_at_once(around: Surroundings, row: dict[str, Any]) -> None:
+    """It is complete in its first attempt."""
+    assert row["attempt"] == 1
+    assert_complete(around, row)
+
+
 def assert_complete(around: Surroundings, row: dict[str, Any]) -> None:
     """It is complete, and the bucket holds the file that the host serves now."""
     assert (row["status"], row["processing_details"].get("error_code")) == ("complete", None)
@@ -77,7 +83,7 @@ def test_once(call: str, name: str, secrets: Secrets, figures: Figures, sometime
         around.bucket_faults.once(call, STORE_FAULTS[name].fault)
         row = await drive(around, call)
         assert around.bucket_faults.met[call], "the clip never made the call"
-        assert_complete(around, row)
+        assert_at_once(around, row)
         await around.check()
 
     in_surroundings(cell, secrets)
@@ -95,7 +101,7 @@ def test_once_at_a_later_part(name: str, part: int, secrets: Secrets, figures: F
         around.bucket_faults.once("part", *[None] * (part - 1), STORE_FAULTS[name].fault)
         row = await drive(around, "part")
         assert around.bucket_faults.met["part"] == 1
-        assert_complete(around, row)
+        assert_at_once(around, row)
         await around.check()
 
     in_surroundings(cell, secrets)
@@ -122,8 +128,7 @@ def test_for_a_while(
         faults.first_met = lambda: around.loop.after(seconds, faults.heal)
         row = await drive(around, call)
         assert faults.met[call], "the clip never made the call"
-        assert_complete(around, row)
-        assert row["attempt"] == 1
+        assert_at_once(around, row)
         await around.check()
 
     in_surroundings(cell, secrets)
@@ -204,7 +209,7 @@ def test_an_upload_that_the_store_forgets_is_begun_again(
         around.bucket_faults.once(call, *[None] * (good_before if call == "part" else 0), forgets)
         row = await drive(around, call)
         assert around.bucket_faults.met[call] == 1
-        assert_complete(around, row)
+        assert_at_once(around, row)
         await around.check()
 
     in_surroundings(cell, secrets)
@@ -223,7 +228,7 @@ def test_a_day_without_the_store_costs_a_fresh_start(secrets: Secrets, figures: 
             await around.wait(timedelta(hours=20).total_seconds())
             around.bucket.forget_uploads()
             around.bucket_faults.heal()
-            assert_complete(around, await around.until_rest(clip_id))
+            assert_at_once(around, await around.until_rest(clip_id))
         await around.check()
 
     in_surroundings(cell, secrets)
