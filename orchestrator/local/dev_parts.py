@@ -13,6 +13,7 @@ from pathlib import Path
 
 import asyncpg
 
+from orchestrator.drivers.ffmpeg import FfmpegMissing, find_ffmpeg
 from orchestrator.storage.migrations import MigrationError, migrate
 
 from .bucket import BucketOptions, EmbeddedBucket
@@ -34,7 +35,6 @@ from .postgres_binaries import find_binaries
 from .programs import Program, ProgramPlan
 from .rclone import find_rclone
 from .services import Service, keep_running
-from .stream.children import FfmpegMissing, find_ffmpeg
 
 LOOPBACK = "127.0.0.1"
 

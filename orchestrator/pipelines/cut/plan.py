@@ -1,0 +1,125 @@
+"""What follows for a job of the cut pipeline: a pure function of the row and the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from orchestrator.pipelines.cut.effects import (
+    AnalyzeVideo,
+    CheckClips,
+    ClearWork,
+    CutClips,
+    CutEffect,
+    ExportClips,
+    PrepareFile,
+)
+from orchestrator.pipelines.cut.ranges import Range
+from orchestrator.pipelines.cut.request import request_in
+from orchestrator.pipelines.terms import LookKind, Pipeline, Plan, Step
+from orchestrator.storage.clips import Clip
+from statusutils import COMPLETE, CUT, ERROR
+
+# Everything a job waits for happens on this machine and reports by itself: nothing has to be looked at.
+NOTHING = LookKind("nothing", 500)
+# While an effect runs, a look only finds out whether it still does.
+WHILE_WORKING = timedelta(seconds=5)
+
+# How long a job may stay at a status. Cutting has the time of hours of video on a slow machine; the last step
+# probes small files, and five minutes there are a stall.
+DEADLINES: Mapping[str, timedelta] = {
+    "pending": timedelta(hours=6),
+    "prepared": timedelta(minutes=10),
+    "analyzing": timedelta(minutes=10),
+    "clipping": timedelta(hours=12),
+    "exporting": timedelta(hours=1),
+    "finalizing": timedelta(minutes=5),
+}
+
+
+def look_kind(clip: Clip) -> LookKind:
+    """Nothing has to be seen before a job can be planned."""
+    return NOTHING
+
+
+def plan(clip: Clip, seen: Any, now: datetime) -> Plan:
+    """What should be so for the job now."""
+    if clip.status in (COMPLETE, ERROR):
+        return _tidy_up(clip, now)
+    return _PLANS[clip.status](clip, now)
+
+
+def resume_status(clip: Clip) -> str | None:
+    """A new attempt starts over with the same upload; whether its bytes are still there is found out then."""
+    return None if clip.processing_details.get("delete_requested") else "pending"
+
+
+def ranges_in(details: Mapping[str, Any]) -> tuple[Range, ...]:
+    """The pieces as the analysis settled them; empty when it has not."""
+    settled = details.get("ranges")
+    if not isinstance(settled, list):
+        return ()
+    return tuple(Range(float(start), float(end)) for start, end in settled)
+
+
+def _doing(effect: CutEffect, now: datetime) -> Plan:
+    return Plan(look_at=now + WHILE_WORKING, effects=(effect,))
+
+
+def _failed(now: datetime, code: str, text: str) -> Plan:
+    return Plan(look_at=now, step=Step(ERROR, text, details={"error_code": code, "error_message": text}))
+
+
+def _plan_pending(clip: Clip, now: datetime) -> Plan:
+    request = request_in(clip.processing_details)
+    if request is None:
+        return _failed(now, "bad_request", "The job's document does not say what is to be cut")
+    return _doing(PrepareFile(clip.id, clip.attempt, request.upload_id), now)
+
+
+def _plan_prepared(clip: Clip, now: datetime) -> Plan:
+    return Plan(look_at=now, step=Step("analyzing", "The file is being read"))
+
+
+def _plan_analyzing(clip: Clip, now: datetime) -> Plan:
+    request = request_in(clip.processing_details)
+    if request is None:
+        return _failed(now, "bad_request", "The job's document does not say what is to be cut")
+    return _doing(AnalyzeVideo(clip.id, clip.attempt, request), now)
+
+
+def _plan_clipping(clip: Clip, now: datetime) -> Plan:
+    ranges, request = ranges_in(clip.processing_details), request_in(clip.processing_details)
+    if not ranges or request is None:
+        return _failed(now, "no_clips", "No clips were found to cut")
+    return _doing(CutClips(clip.id, clip.attempt, ranges, request.is_exact), now)
+
+
+def _plan_exporting(clip: Clip, now: datetime) -> Plan:
+    return _doing(ExportClips(clip.id, clip.attempt, len(ranges_in(clip.processing_details))), now)
+
+
+def _plan_finalizing(clip: Clip, now: datetime) -> Plan:
+    request = request_in(clip.processing_details)
+    is_exact = request is None or request.is_exact
+    return _doing(CheckClips(clip.id, clip.attempt, ranges_in(clip.processing_details), is_exact), now)
+
+
+def _tidy_up(clip: Clip, now: datetime) -> Plan:
+    if clip.processing_details.get("cleared_in_attempt") == clip.attempt:
+        return Plan(look_at=None)
+    keeps_outputs = clip.status == COMPLETE or clip.completed_at is not None
+    return _doing(ClearWork(clip.id, clip.attempt, keeps_outputs), now)
+
+
+_PLANS: Mapping[str, Callable[[Clip, datetime], Plan]] = {
+    "pending": _plan_pending,
+    "prepared": _plan_prepared,
+    "analyzing": _plan_analyzing,
+    "clipping": _plan_clipping,
+    "exporting": _plan_exporting,
+    "finalizing": _plan_finalizing,
+}
+
+CUT_PIPELINE = Pipeline(table=CUT, look_kind=look_kind, plan=plan, resume_status=resume_status)
