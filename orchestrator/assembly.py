@@ -18,6 +18,11 @@ import asyncpg
 from orchestrator.drivers.budget import BudgetSettings, SharedCallBudget
 from orchestrator.drivers.cloudflare import CloudflareSettings, CloudflareStream
 from orchestrator.drivers.egress import EgressPolicy
+from orchestrator.drivers.ffmpeg import find_ffmpeg
+from orchestrator.pipelines.cut.hands import CutHands, CutTools
+from orchestrator.pipelines.cut.plan import CUT_PIPELINE
+from orchestrator.pipelines.cut.workshop import Workshop
+from orchestrator.pipelines.terms import Hands, Pipeline
 from orchestrator.settings import Settings
 from orchestrator.storage.migrations import MigrationError, pending_migrations
 from orchestrator.storage.pool import connect, create_pool, usable_role
@@ -104,17 +109,35 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
             timedelta(seconds=settings.look_interval_seconds), timedelta(seconds=settings.full_quality_wait_seconds)
         )
         dsn = settings.database_url.get_secret_value()
+        pipelines: dict[str, Pipeline] = {"stream": stream_pipeline(policy)}
+        all_hands: dict[str, Hands] = {"stream": hands}
+        cutting = _cutting(settings, pool)
+        if cutting is not None:
+            pipelines["cut"], all_hands["cut"] = CUT_PIPELINE, cutting
         parts = MonitorParts(
             pool=pool,
             connect=lambda: connect(dsn, role, "clip-orchestrator listener"),
-            pipelines={"stream": stream_pipeline(policy)},
-            hands={"stream": hands},
+            pipelines=pipelines,
+            hands=all_hands,
         )
         try:
             await Monitor(parts).run(stop)
         finally:
             await source.close()
             await store.close()
+
+
+def _cutting(settings: Settings, pool: asyncpg.Pool) -> CutHands | None:
+    """The hands of the cut pipeline; None where its directories are not set.
+
+    Raises:
+        FfmpegMissing: they are, and there is nothing to cut with.
+    """
+    workshop = Workshop.at(settings.upload_tmp_dir, settings.process_work_dir, settings.output_root)
+    if workshop is None:
+        return None
+    ffmpeg = find_ffmpeg(settings.ffmpeg)
+    return CutHands(CutTools(workshop, ffmpeg, settings.max_cuts, settings.upload_keep_hours), pool)
 
 
 async def run_serve(settings: Settings, stop: asyncio.Event) -> None:

@@ -6,10 +6,11 @@ print. `Settings.load` reports all faults at once.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -95,6 +96,32 @@ class Settings(DatabaseSettings):
     upload_expiry_seconds: int = Field(21600, ge=120, le=86400, description="how long an upload address is good")
     max_transfers: int = Field(5, ge=1, le=64, description="transfers to the bucket at once")
 
+    # The cut pipeline works in three directories of one host; without them it is switched off.
+    upload_tmp_dir: Path | None = Field(None, description="where files sent to be cut are kept")
+    process_work_dir: Path | None = Field(None, description="where clips are made; best on the volume of the other two")
+    output_root: Path | None = Field(None, description="where finished clips are served from")
+    cdn_base: str | None = Field(None, description="address under which /outputs is served; default: this service")
+    ffmpeg: Path | None = Field(None, description="the ffmpeg to use; default: the one on the PATH")
+    # One encoder keeps two cores busy; more only share them.
+    max_cuts: int = Field(1, ge=1, le=64, description="jobs that encode at once")
+    upload_max_bytes: int = Field(30_000_000_000, ge=1, description="largest file that is taken to be cut")
+    # A day after its last use nobody comes back for a file.
+    upload_keep_hours: float = Field(24, gt=0, le=8760, description="how long an unused upload is kept")
+
+    @field_validator("upload_tmp_dir", "process_work_dir", "output_root")
+    @classmethod
+    def _is_absolute(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_absolute():
+            raise ValueError("must be an absolute path")
+        return value
+
+    @model_validator(mode="after")
+    def _has_all_or_no_directories(self) -> Self:
+        places = (self.upload_tmp_dir, self.process_work_dir, self.output_root)
+        if any(places) and not all(places):
+            raise ValueError("UPLOAD_TMP_DIR, PROCESS_WORK_DIR and OUTPUT_ROOT go together: set all three or none")
+        return self
+
     @field_validator("cloudflare_webhook_secret", "api_tokens", "cloudflare_delivery_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -116,7 +143,7 @@ class Settings(DatabaseSettings):
             raise ValueError("holds a blank, a line end or another character that no key has")
         return value
 
-    @field_validator("cloudflare_api_url", "r2_endpoint_url", "r2_public_url", "public_base_url")
+    @field_validator("cloudflare_api_url", "r2_endpoint_url", "r2_public_url", "public_base_url", "cdn_base")
     @classmethod
     def _is_http(cls, value: str | None) -> str | None:
         if value is None:

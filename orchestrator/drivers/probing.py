@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import json
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from orchestrator.drivers.errors import PermanentError
+from orchestrator.drivers.errors import PermanentError, TransientError
 
 # Playlists and protocols are left out on purpose: one could make the library read other files of this machine.
+# Headers are read in milliseconds; a minute is a disk that hangs.
+_CHILD_SECONDS = 60.0
 _OPTIONS = {"protocol_whitelist": "file"}
 
 
@@ -26,12 +31,56 @@ class Probed:
 
 
 async def probe(path: Path, containers: str, *, counts: bool = False) -> Probed:
-    """What is at *path*. With *counts* the whole file is read.
+    """What is at *path*, a file of our own making. With *counts* the whole file is read.
 
     Raises:
         PermanentError: it is no video of one of the *containers*, or broken beyond use; the code says which.
     """
     return await asyncio.to_thread(_probe, path, containers, counts)
+
+
+async def probe_foreign(path: Path, containers: str) -> Probed:
+    """The same of a file that strangers made, in a child process: what makes the library crash may not end ours.
+
+    Raises:
+        PermanentError: as `probe`; also when the library crashed on it.
+        TransientError: the child could not answer in time.
+    """
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        __name__,
+        str(path),
+        containers,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(_CHILD_SECONDS):
+            said, _ = await child.communicate()
+    except TimeoutError:
+        raise TransientError("probe_hung", "Reading the file's headers took too long") from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await asyncio.shield(child.wait())
+    if child.returncode != 0:
+        raise PermanentError("unreadable", "The file is no video that can be read: the reader crashed on it")
+    answer: dict[str, Any] = json.loads(said)
+    if "code" in answer:
+        raise PermanentError(answer["code"], answer["text"])
+    return Probed(**answer)
+
+
+def _main(path: str, containers: str) -> None:
+    """The child: what `probe` would say, as JSON."""
+    try:
+        answer: dict[str, Any] = asdict(_probe(Path(path), containers, counts=False))
+    except PermanentError as problem:
+        answer = {"code": problem.code, "text": problem.text}
+    except OSError as problem:
+        answer = {"code": "unreadable", "text": f"The file cannot be read ({problem.strerror})"}
+    print(json.dumps(answer))
 
 
 def _probe(path: Path, containers: str, counts: bool) -> Probed:
@@ -70,3 +119,7 @@ def _duration_seconds(container: int | None, picture: object) -> float:
     if ticks and base:
         return float(ticks * base)
     return (container or 0) / 1_000_000
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -23,6 +23,7 @@ from .dev_environment import (
     PROVIDER_VARIABLES,
     STORE_VARIABLES,
     bucket_environment,
+    cut_environment,
     names_one_of,
     page_environment,
     page_url,
@@ -192,7 +193,7 @@ class DevParts:
 
     async def _bring_up_programs(self, group: asyncio.TaskGroup) -> None:
         plan = self._plan
-        told = self._told | page_environment(plan.host, plan.port)
+        told = cut_environment(plan.directory, plan.environment) | self._told | page_environment(plan.host, plan.port)
         ready_url = f"{page_url(plan.host, plan.port)}/readyz"
         web = self._program("web", ["-m", "orchestrator", "serve"], told, _PROGRAM_STOP_SECONDS, ready_url)
         monitor = self._program("monitor", ["-m", "orchestrator", "monitor"], told, _PROGRAM_STOP_SECONDS, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.web import asking, assets, creation, events, health, metrics, openapi, prior, reading, webhooks
 from orchestrator.web import schemas as s
 from orchestrator.web.access import Guard
+from orchestrator.web.jobs import outputs, processing, status, uploads
 from orchestrator.web.pages import actions, clip_list, clip_page, docs_page, sign_in, upload_page
 from orchestrator.web.route import Parameter, Route
 
@@ -107,6 +108,22 @@ API_ROUTES = (
     Route(
         "POST", "/api/cloudflare/delete-video", prior.delete_video, "Ask that a video be deleted and its clip end",
         body=(s.VideoRequest,), success=(200, s.PriorAnswer), once=True, problems=_PRIOR,
+    ),
+    Route(
+        "POST", "/api/videos/upload", uploads.take_upload, "Send a file to be cut", takes_file=True,
+        parameters=(_text("uploadId", "the id of the upload; a new one when left out"),),
+        problems=("bad-request", "too-large", "too-slow", "unsupported-media", "invalid", "upload-differs", "no-space",
+                  "cutting-is-off"),
+    ),
+    Route(
+        "POST", "/api/process-video", processing.process_video, "Cut an upload into clips",
+        body=(processing.ProcessVideo,), once=True, problems=(*_BODY, "unknown-upload", "cutting-is-off"),
+    ),
+    Route("GET", "/api/jobs/{id:.*}/status", status.show_job, "Show where a job stands; never 404"),
+    Route("GET", "/api/v1/jobs/{id:.*}/status", status.show_job_v1, "The same in the words of version 1"),
+    Route(
+        "GET", "/outputs/{id}/{name}", outputs.show_output, "A finished clip of a job",
+        guard=Guard.OPEN, media_type="video/mp4", problems=("not-found", "cutting-is-off"),
     ),
     Route(
         "GET", "/healthz", health.show_health, "Say that the process answers",

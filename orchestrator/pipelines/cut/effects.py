@@ -61,6 +61,7 @@ class ClearWork:
 
     clip_id: str
     attempt: int
+    status: str
     keeps_outputs: bool
 
 

@@ -13,7 +13,7 @@ import asyncpg
 
 from orchestrator.drivers.errors import PermanentError, TransientError
 from orchestrator.drivers.ffmpeg import FfmpegFailed, FfmpegHung, Patience, run_ffmpeg
-from orchestrator.drivers.probing import probe
+from orchestrator.drivers.probing import probe, probe_foreign
 from orchestrator.pipelines.cut.arguments import CONTAINERS, cut_arguments
 from orchestrator.pipelines.cut.effects import (
     AnalyzeVideo,
@@ -24,6 +24,7 @@ from orchestrator.pipelines.cut.effects import (
     ExportClips,
     PrepareFile,
 )
+from orchestrator.pipelines.cut.plan import cleared_mark
 from orchestrator.pipelines.cut.ranges import BadRange, Range, checked, slices
 from orchestrator.pipelines.cut.workshop import Workshop, told
 from orchestrator.pipelines.terms import Done, Effect, LookKind, Reports, Step
@@ -43,11 +44,12 @@ STALL_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class CutTools:
-    """What the hands work with: where, with which ffmpeg, and how many at once."""
+    """What the hands work with: where, with which ffmpeg, how many at once, and how long uploads are kept."""
 
     workshop: Workshop
     ffmpeg: str
     max_cuts: int
+    keep_hours: float = 24.0
 
 
 class CutHands:
@@ -84,7 +86,7 @@ class CutHands:
                 await asyncio.to_thread(
                     self._workshop.clear, cut_effect.clip_id, keeps_outputs=cut_effect.keeps_outputs
                 )
-                return Done(details={"cleared_in_attempt": cut_effect.attempt})
+                return Done(details={"cleared": cleared_mark(cut_effect.attempt, cut_effect.status)})
             case _:
                 assert_never(cut_effect)
 
@@ -96,13 +98,14 @@ class CutHands:
             upload = await read_upload(connection, effect.upload_id)
         if upload is None:
             raise PermanentError("upload_unknown", f"There is no upload {effect.upload_id}; it may have expired")
-        await asyncio.to_thread(self._workshop.prepare, effect.clip_id, effect.upload_id, upload.size_bytes)
+        stored = self._workshop.upload(upload.id, upload.sha256)
+        await asyncio.to_thread(self._workshop.prepare, effect.clip_id, stored, upload.size_bytes)
         return Done(step=Step("prepared", "File prepared", facts={"file_size": upload.size_bytes}))
 
     async def _analyze(self, effect: AnalyzeVideo) -> Done:
         source = self._workshop.source(effect.clip_id)
         with told("the job's source"):
-            probed = await probe(source, CONTAINERS)
+            probed = await probe_foreign(source, CONTAINERS)
         request = effect.request
         try:
             ranges = (

@@ -107,10 +107,17 @@ def _plan_finalizing(clip: Clip, now: datetime) -> Plan:
 
 
 def _tidy_up(clip: Clip, now: datetime) -> Plan:
-    if clip.processing_details.get("cleared_in_attempt") == clip.attempt:
+    if clip.processing_details.get("cleared") == cleared_mark(clip.attempt, clip.status):
         return Plan(look_at=None)
-    keeps_outputs = clip.status == COMPLETE or clip.completed_at is not None
-    return _doing(ClearWork(clip.id, clip.attempt, keeps_outputs), now)
+    # What a job had finished before somebody called it a failure stays, unless it is to be deleted.
+    is_deleted = bool(clip.processing_details.get("delete_requested"))
+    keeps_outputs = clip.status == COMPLETE or (clip.completed_at is not None and not is_deleted)
+    return _doing(ClearWork(clip.id, clip.attempt, clip.status, keeps_outputs), now)
+
+
+def cleared_mark(attempt: int, status: str) -> str:
+    """What the document says once an end has been tidied up; a later end is tidied up again."""
+    return f"{status} {attempt}"
 
 
 _PLANS: Mapping[str, Callable[[Clip, datetime], Plan]] = {

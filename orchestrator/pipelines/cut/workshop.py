@@ -1,6 +1,6 @@
 """The directories a job goes through, and the moves between them, each all or nothing.
 
-    UPLOAD_TMP_DIR/{upload}          the bytes as they came; kept until they expire
+    UPLOAD_TMP_DIR/{upload}.{hash}   the bytes as they came; kept until they expire
     PROCESS_WORK_DIR/{job}/          source (a second name of the upload's bytes), clip_001.mp4 … as they are made
     OUTPUT_ROOT/{job}/clip_001.mp4   what is served
 
@@ -35,9 +35,14 @@ class Workshop:
     work: Path
     outputs: Path
 
-    def upload(self, upload_id: str) -> Path:
-        """The bytes of an upload."""
-        return self.uploads / upload_id
+    @classmethod
+    def at(cls, uploads: Path | None, work: Path | None, outputs: Path | None) -> Workshop | None:
+        """The three directories; None where they are not set, and cutting is switched off."""
+        return None if uploads is None or work is None or outputs is None else cls(uploads, work, outputs)
+
+    def upload(self, upload_id: str, sha256: str) -> Path:
+        """The bytes of an upload; others under the same id would have another name."""
+        return self.uploads / f"{upload_id}.{sha256[:16]}"
 
     def source(self, job_id: str) -> Path:
         """The job's own name of the upload's bytes."""
@@ -55,14 +60,14 @@ class Workshop:
         """A clip where it is served."""
         return self.outputs / job_id / clip_name(number)
 
-    def prepare(self, job_id: str, upload_id: str, size_bytes: int) -> None:
+    def prepare(self, job_id: str, upload: Path, size_bytes: int) -> None:
         """Give the upload's bytes a second name in the job's work directory; a copy where that is another volume.
 
         Raises:
             PermanentError: the bytes are gone, or not those that were recorded.
         """
-        upload, source = self.upload(upload_id), self.source(job_id)
-        with told(f"the file of upload {upload_id}"):
+        source = self.source(job_id)
+        with told("the uploaded file"):
             self._directory(source.parent)
             if not source.exists():
                 _link_or_copy(upload, source)

@@ -82,7 +82,7 @@ async def stored(database: str, workshop: Workshop) -> Any:
 
     async def store(file: Path, upload_id: str = "up") -> int:
         data = file.read_bytes()
-        workshop.upload(upload_id).write_bytes(data)
+        workshop.upload(upload_id, "0" * 64).write_bytes(data)
         await connection.execute(
             "INSERT INTO uploads (id, filename, size_bytes, sha256) VALUES ($1, 'a.mp4', $2, $3)",
             upload_id,

@@ -103,7 +103,7 @@ async def test_the_upload_survives_its_expiry_while_the_job_runs(
 ) -> None:
     await stored(make_video(2.0))
     await hands.carry_out(PrepareFile("job", 1, "up"), told)
-    workshop.upload("up").unlink()
+    workshop.upload("up", "0" * 64).unlink()
     await hands.carry_out(CutClips("job", 1, (Range(0, 1),), True), told)
     assert workshop.made("job", 1).exists()
 
@@ -114,12 +114,12 @@ async def test_clearing_keeps_what_is_served_and_nothing_else(
     await stored(make_video(5.0))
     await _run(hands, told, CutRequest("up", RANGES))
     for _ in range(2):
-        await hands.carry_out(ClearWork("job", 1, keeps_outputs=True), told)
+        await hands.carry_out(ClearWork("job", 1, "complete", keeps_outputs=True), told)
     assert not (workshop.work / "job").exists()
     assert workshop.served("job", 3).exists()
-    await hands.carry_out(ClearWork("job", 1, keeps_outputs=False), told)
+    await hands.carry_out(ClearWork("job", 1, "error", keeps_outputs=False), told)
     assert not (workshop.outputs / "job").exists()
-    assert workshop.upload("up").exists()
+    assert workshop.upload("up", "0" * 64).exists()
 
 
 async def _reason(hands: CutHands, told: Any, request: CutRequest) -> DriverError:
@@ -178,11 +178,11 @@ class TestFailuresAreNamed:
         self, hands: CutHands, told: Any, workshop: Workshop, stored: Any, make_video: Callable[..., Path]
     ) -> None:
         await stored(make_video(2.0))
-        with workshop.upload("up").open("ab") as file:
+        with workshop.upload("up", "0" * 64).open("ab") as file:
             file.write(b"more")
         assert (await _reason(hands, told, CutRequest("up"))).code == "upload_damaged"
-        await hands.carry_out(ClearWork("job", 1, keeps_outputs=False), told)
-        workshop.upload("up").unlink()
+        await hands.carry_out(ClearWork("job", 1, "error", keeps_outputs=False), told)
+        workshop.upload("up", "0" * 64).unlink()
         assert (await _reason(hands, told, CutRequest("up"))).code == "upload_missing"
 
     @pytest.mark.parametrize(

@@ -1,0 +1,49 @@
+"""The cut pipeline as a web process sees it: where files go, and what refuses when it is switched off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from orchestrator.pipelines.cut.workshop import Workshop
+from orchestrator.settings import Settings
+from orchestrator.storage.upload_files import UploadFiles
+from orchestrator.web.problems import Problem
+from orchestrator.web.services import services_of
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The directories of the cut pipeline on this host."""
+
+    workshop: Workshop
+    files: UploadFiles
+
+
+PLACE: web.AppKey[Place | None] = web.AppKey("cut place", Place)
+
+
+def place_from(settings: Settings) -> Place | None:
+    """The directories the settings name; None when cutting is switched off."""
+    workshop = Workshop.at(settings.upload_tmp_dir, settings.process_work_dir, settings.output_root)
+    return None if workshop is None else Place(workshop, UploadFiles(workshop.uploads, settings.upload_max_bytes))
+
+
+def place_of(request: web.Request) -> Place:
+    """The directories.
+
+    Raises:
+        Problem: cutting is switched off here.
+    """
+    place = request.app[PLACE]
+    if place is None:
+        raise Problem("cutting-is-off", "UPLOAD_TMP_DIR, PROCESS_WORK_DIR and OUTPUT_ROOT are not set")
+    return place
+
+
+def output_url(request: web.Request, job_id: str, name: str) -> str:
+    """The address of a finished clip as the caller can reach it."""
+    settings = services_of(request).settings
+    base = settings.cdn_base or settings.public_base_url or f"{request.scheme}://{request.host}"
+    return f"{base}/outputs/{job_id}/{name}"
