@@ -16,6 +16,7 @@ from orchestrator.web.bodies import MAX_BYTES
 from orchestrator.web.edge import GUARDS, edge, expect, expect_file
 from orchestrator.web.events import FEED, HEARTBEAT, HEARTBEAT_SECONDS
 from orchestrator.web.expecting import EXPECTATIONS, Expectations
+from orchestrator.web.jobs import tus
 from orchestrator.web.jobs.place import PLACE, place_from
 from orchestrator.web.live import LiveFeed
 from orchestrator.web.metrics import METRICS, Metrics
@@ -60,6 +61,7 @@ def create_app(services: Services, heartbeat_seconds: float = HEARTBEAT_SECONDS)
     app[DOCUMENT] = build_document(API_ROUTES)
     app[EXPECTATIONS] = Expectations()
     app[PLACE] = place_from(services.settings)
+    tus.prepare(app)
     app[GUARDS] = {}
     app[HEARTBEAT] = heartbeat_seconds
     app[FEED] = _feed_for(services, app[METRICS])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from orchestrator.web import asking, assets, creation, events, health, metrics, openapi, prior, reading, webhooks
 from orchestrator.web import schemas as s
 from orchestrator.web.access import Guard
-from orchestrator.web.jobs import outputs, processing, status, uploads
+from orchestrator.web.jobs import health as jobs_health
+from orchestrator.web.jobs import outputs, processing, status, tus, uploads
 from orchestrator.web.pages import actions, clip_list, clip_page, docs_page, sign_in, upload_page
 from orchestrator.web.route import Parameter, Route
 
@@ -115,6 +116,26 @@ API_ROUTES = (
         problems=("bad-request", "too-large", "too-slow", "unsupported-media", "invalid", "upload-differs", "no-space",
                   "cutting-is-off"),
     ),
+    Route("OPTIONS", "/api/videos/tus", tus.show_options, "What resumable uploads can do", guard=Guard.OPEN,
+          success=(204, None)),
+    Route(
+        "POST", "/api/videos/tus", tus.create, "Begin a resumable upload of a file to be cut", success=(201, None),
+        problems=("invalid", "wrong-tus", "too-large", "no-space", "upload-differs", "cutting-is-off"),
+    ),
+    Route(
+        "HEAD", "/api/videos/tus/{id}", tus.show_offset, "Show how much of an upload has arrived",
+        problems=("wrong-tus", "unknown-upload", "cutting-is-off"),
+    ),
+    Route(
+        "PATCH", "/api/videos/tus/{id}", tus.append, "Send the next piece of a file", takes_file=True,
+        success=(204, None),
+        problems=("wrong-tus", "unknown-upload", "wrong-offset", "upload-busy", "too-large", "no-space", "too-slow",
+                  "unsupported-media", "invalid", "cutting-is-off"),
+    ),
+    Route(
+        "DELETE", "/api/videos/tus/{id}", tus.terminate, "Give an unfinished upload up", success=(204, None),
+        problems=("wrong-tus", "unknown-upload", "cutting-is-off"),
+    ),
     Route(
         "POST", "/api/process-video", processing.process_video, "Cut an upload into clips",
         body=(processing.ProcessVideo,), once=True, problems=(*_BODY, "unknown-upload", "cutting-is-off"),
@@ -124,6 +145,10 @@ API_ROUTES = (
     Route(
         "GET", "/outputs/{id}/{name}", outputs.show_output, "A finished clip of a job",
         guard=Guard.OPEN, media_type="video/mp4", problems=("not-found", "cutting-is-off"),
+    ),
+    Route(
+        "GET", "/api/health/unified", jobs_health.show_unified_health, "Show everything that cutting needs",
+        guard=Guard.OPEN,
     ),
     Route(
         "GET", "/healthz", health.show_health, "Say that the process answers",

@@ -6,10 +6,12 @@ import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, assert_never
 
 import asyncpg
+import structlog
 
 from orchestrator.drivers.errors import PermanentError, TransientError
 from orchestrator.drivers.ffmpeg import FfmpegFailed, FfmpegHung, Patience, run_ffmpeg
@@ -26,12 +28,13 @@ from orchestrator.pipelines.cut.effects import (
 )
 from orchestrator.pipelines.cut.plan import cleared_mark
 from orchestrator.pipelines.cut.ranges import BadRange, Range, checked, slices
+from orchestrator.pipelines.cut.sweeping import abandoned_jobs, forget_files, remove_parts, remove_work
 from orchestrator.pipelines.cut.workshop import Workshop, told
 from orchestrator.pipelines.terms import Done, Effect, LookKind, Reports, Step
 from orchestrator.storage.artifacts import Artifact, write_artifacts
 from orchestrator.storage.clips import Clip
 from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
-from orchestrator.storage.uploads import read_upload
+from orchestrator.storage.uploads import forget_uploads, read_upload
 
 # What waits for a free ffmpeg costs nothing; what copies files should leave the disk to the others.
 MAX_SMALL_EFFECTS = 8
@@ -40,6 +43,13 @@ ENCODING_SECONDS_PER_SECOND = 20.0
 LEAST_LIMIT_SECONDS = 120.0
 # ffmpeg says how far it is five times a second; seeking in a file of many GB takes seconds, not a minute.
 STALL_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
+
+# Of these jobs, those that no longer need their work directory.
+_OVER = """
+SELECT j.id FROM unnest($1::text[]) AS j(id) LEFT JOIN clips c USING (id) WHERE c.id IS NULL OR c.look_at IS NULL
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +101,17 @@ class CutHands:
                 assert_never(cut_effect)
 
     async def tidy(self) -> None:
-        """Nothing yet that a job does not clear by itself."""
+        """Remove uploads nobody has wanted for long, and what crashes have left. Raises as the drivers do."""
+        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+            forgotten = await forget_uploads(connection, timedelta(hours=self._tools.keep_hours), limit=1000)
+            left = await asyncio.to_thread(abandoned_jobs, self._workshop)
+            over = await connection.fetch(_OVER, left)
+        with told("what former jobs have left"):
+            files = await asyncio.to_thread(forget_files, self._workshop, forgotten)
+            parts = await asyncio.to_thread(remove_parts, self._workshop)
+            await asyncio.to_thread(remove_work, self._workshop, [row["id"] for row in over])
+        if files or parts or over:
+            log.info("former jobs were swept up", uploads=files, unfinished_uploads=parts, work_directories=len(over))
 
     async def _prepare(self, effect: PrepareFile) -> Done:
         async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:

@@ -7,20 +7,24 @@ GET /api/v1/jobs/{id}/status     pending · running · done · failed
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from aiohttp import web
 
 from orchestrator.storage.artifacts import Artifact, read_artifacts
-from orchestrator.storage.clips import Clip, read_clip
+from orchestrator.storage.clips import Clip, Event, read_clip, read_events
+from orchestrator.storage.timing import Stage, stages_of
 from orchestrator.web.connections import connection_of
 from orchestrator.web.jobs.place import output_url
 from orchestrator.web.services import services_of
 from orchestrator.web.views import CLIP_ID, is_terminal, json_response, message_of, state_of, timestamp, why_unknown
+from statusutils import COMPLETE
 
 # How often these clients ask.
 POLL_AFTER_MS = 2000
+# A job's history has a line for each move and each try; more are no stages.
+_LINES = 200
 # How long an ended job counts as a fresh answer; its history stays.
 HOT = timedelta(hours=1)
 
@@ -43,15 +47,29 @@ async def show_job_v1(request: web.Request) -> web.Response:
 
 async def _show(request: web.Request, words: Mapping[str, str]) -> web.Response:
     job_id = request.match_info["id"]
-    clip, artifacts = None, []
+    clip: Clip | None = None
+    artifacts: list[Artifact] = []
+    events: list[Event] = []
     if CLIP_ID.fullmatch(job_id):
         async with connection_of(request) as connection:
             clip = await read_clip(connection, job_id)
-            if clip is not None and clip.status == "complete":
-                artifacts = await read_artifacts(connection, job_id)
+            if clip is not None:
+                events = await read_events(connection, job_id, limit=_LINES)
+                artifacts = await read_artifacts(connection, job_id) if clip.status == COMPLETE else []
     if clip is None:
         return json_response(_unknown(request, job_id, words))
-    return json_response(_known(request, clip, artifacts, words))
+    document = _known(request, clip, artifacts, words)
+    return json_response(document | {"timings": _timings(clip, stages_of(events), services_of(request).now())})
+
+
+def _timings(clip: Clip, stages: Sequence[Stage], now: datetime) -> dict[str, Any]:
+    """How long the job took so far, and each of its stages in this attempt; ended stages only count to their end."""
+    ended_at = clip.status_since if is_terminal(clip.status) else now
+    stays = [stage for stage in stages if stage.attempt == clip.attempt and not is_terminal(stage.status)]
+    return {
+        "total_seconds": round((ended_at - clip.created_at).total_seconds(), 3),
+        "stages": [{"stage": stay.status, "seconds": round(stay.seconds(now), 3)} for stay in stays],
+    }
 
 
 def _known(request: web.Request, clip: Clip, artifacts: Sequence[Artifact], words: Mapping[str, str]) -> dict[str, Any]:
