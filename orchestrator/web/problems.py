@@ -59,7 +59,7 @@ _ROWS = (
     Kind("upload-busy", 423, "The upload is being written to", "Send the piece again in a moment."),
     Kind("wrong-tus", 412, "This version of tus is not spoken here", "Send Tus-Resumable: 1.0.0."),
     Kind("no-space", 507, "The disk for uploads is full", "Tell the operator, or send a smaller file."),
-    Kind("cutting-is-off", 503, "Cutting is switched off here", "Set UPLOAD_TMP_DIR, PROCESS_WORK_DIR, OUTPUT_ROOT."),
+    Kind("cutting-is-off", 404, "Cutting is switched off here", "Set UPLOAD_TMP_DIR, PROCESS_WORK_DIR, OUTPUT_ROOT."),
     Kind("invalid", 422, "A value is not acceptable", "Mend what the errors name and send it again."),
     Kind("unknown-status", 422, "The pipeline has no such status", "Use one of the statuses the errors name."),
     Kind("reused-key", 422, "The Idempotency-Key was used for another call", "Use a new key for each new call."),

@@ -7,7 +7,7 @@ from orchestrator.web import schemas as s
 from orchestrator.web.access import Guard
 from orchestrator.web.jobs import health as jobs_health
 from orchestrator.web.jobs import outputs, processing, status, tus, uploads
-from orchestrator.web.pages import actions, clip_list, clip_page, docs_page, sign_in, upload_page
+from orchestrator.web.pages import actions, clip_list, clip_page, cut_page, docs_page, sign_in, upload_page
 from orchestrator.web.route import Parameter, Route
 
 
@@ -116,7 +116,7 @@ API_ROUTES = (
         problems=("bad-request", "too-large", "too-slow", "unsupported-media", "invalid", "upload-differs", "no-space",
                   "cutting-is-off"),
     ),
-    Route("OPTIONS", "/api/videos/tus", tus.show_options, "What resumable uploads can do", guard=Guard.OPEN,
+    Route("OPTIONS", "/api/videos/tus", tus.show_options, "What resumable uploads can do",
           success=(204, None)),
     Route(
         "POST", "/api/videos/tus", tus.create, "Begin a resumable upload of a file to be cut", success=(201, None),
@@ -173,6 +173,7 @@ PAGE_ROUTES = (
     Route("GET", "/", clip_list.show_list, "The clips", is_api=False),
     Route("GET", "/upload", upload_page.show_upload, "Upload", is_api=False),
     Route("POST", "/upload", upload_page.take_address, "Upload from an address", is_api=False),
+    Route("GET", "/cut", cut_page.show_cut, "Cut a video", is_api=False),
     Route("GET", "/clips/{id}", clip_page.show_page, "One clip", is_api=False),
     Route("POST", "/clips/{id}/retry", actions.retry, "Try again", is_api=False),
     Route("POST", "/clips/{id}/delete", actions.delete, "Delete", is_api=False),

@@ -65,4 +65,14 @@ class ClearWork:
     keeps_outputs: bool
 
 
-CutEffect = PrepareFile | AnalyzeVideo | CutClips | ExportClips | CheckClips | ClearWork
+@dataclass(frozen=True, slots=True)
+class PublishClips:
+    """Carry each finished clip on as a clip of *pipeline*, which fetches it from below *base_url*."""
+
+    clip_id: str
+    attempt: int
+    pipeline: str
+    base_url: str
+
+
+CutEffect = PrepareFile | AnalyzeVideo | CutClips | ExportClips | CheckClips | ClearWork | PublishClips

@@ -25,13 +25,14 @@ from orchestrator.pipelines.cut.effects import (
     CutEffect,
     ExportClips,
     PrepareFile,
+    PublishClips,
 )
 from orchestrator.pipelines.cut.plan import cleared_mark
 from orchestrator.pipelines.cut.ranges import BadRange, Range, checked, slices
 from orchestrator.pipelines.cut.sweeping import abandoned_jobs, forget_files, remove_parts, remove_work
 from orchestrator.pipelines.cut.workshop import Workshop, told
 from orchestrator.pipelines.terms import Done, Effect, LookKind, Reports, Step
-from orchestrator.storage.artifacts import Artifact, write_artifacts
+from orchestrator.storage.artifacts import Artifact, note_artifact, publish_artifacts, write_artifacts
 from orchestrator.storage.clips import Clip
 from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
 from orchestrator.storage.uploads import forget_uploads, read_upload
@@ -97,6 +98,8 @@ class CutHands:
                     self._workshop.clear, cut_effect.clip_id, keeps_outputs=cut_effect.keeps_outputs
                 )
                 return Done(details={"cleared": cleared_mark(cut_effect.attempt, cut_effect.status)})
+            case PublishClips():
+                return await self._publish(cut_effect)
             case _:
                 assert_never(cut_effect)
 
@@ -168,13 +171,17 @@ class CutHands:
             await run_ffmpeg(self._tools.ffmpeg, arguments, tell, patience=Patience(limit_seconds, STALL_SECONDS))
             if not making.exists() or making.stat().st_size == 0:
                 raise TransientError("nothing_written", f"ffmpeg wrote nothing for clip {number} ({wanted})")
-            await asyncio.to_thread(self._workshop.keep, making, self._workshop.made(effect.clip_id, number))
+            made = self._workshop.made(effect.clip_id, number)
+            await asyncio.to_thread(self._workshop.keep, making, made)
+            found = await self._checked(made, number, wanted, is_exact=effect.is_exact)
         except FfmpegHung as problem:
             raise TransientError("ffmpeg_hung", f"Clip {number} ({wanted}): {problem}") from problem
         except FfmpegFailed as problem:
             raise _failed(number, wanted, str(problem)) from problem
         finally:
             making.unlink(missing_ok=True)
+        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+            await note_artifact(connection, effect.clip_id, found)
 
     async def _export(self, effect: ExportClips, reports: Reports) -> Done:
         for number in range(1, effect.count + 1):
@@ -193,6 +200,11 @@ class CutHands:
         return Done(
             step=Step("complete", f"{len(found)} clips are whole and served", details={"clips_made": len(found)})
         )
+
+    async def _publish(self, effect: PublishClips) -> Done:
+        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+            ids = await publish_artifacts(connection, effect.clip_id, effect.pipeline, effect.base_url)
+        return Done(details={"published": len(ids)})
 
     async def _checked(self, path: Path, number: int, wanted: Range, *, is_exact: bool) -> Artifact:
         """The clip as it is served; an exact one has the length that was asked for, to the frame."""

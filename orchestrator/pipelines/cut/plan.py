@@ -14,6 +14,7 @@ from orchestrator.pipelines.cut.effects import (
     CutEffect,
     ExportClips,
     PrepareFile,
+    PublishClips,
 )
 from orchestrator.pipelines.cut.ranges import Range
 from orchestrator.pipelines.cut.request import request_in
@@ -107,10 +108,14 @@ def _plan_finalizing(clip: Clip, now: datetime) -> Plan:
 
 
 def _tidy_up(clip: Clip, now: datetime) -> Plan:
-    if clip.processing_details.get("cleared") == cleared_mark(clip.attempt, clip.status):
+    details, request = clip.processing_details, request_in(clip.processing_details)
+    wants_more = clip.status == COMPLETE and not details.get("published")
+    if wants_more and request is not None and request.publish and request.base_url:
+        return _doing(PublishClips(clip.id, clip.attempt, request.publish, request.base_url), now)
+    if details.get("cleared") == cleared_mark(clip.attempt, clip.status):
         return Plan(look_at=None)
     # What a job had finished before somebody called it a failure stays, unless it is to be deleted.
-    is_deleted = bool(clip.processing_details.get("delete_requested"))
+    is_deleted = bool(details.get("delete_requested"))
     keeps_outputs = clip.status == COMPLETE or (clip.completed_at is not None and not is_deleted)
     return _doing(ClearWork(clip.id, clip.attempt, clip.status, keeps_outputs), now)
 

@@ -26,6 +26,8 @@ class CutRequest:
     most_clips: int = DEFAULT_MOST_CLIPS
     is_exact: bool = True
     publish: Literal["stream"] | None = None
+    # Where /outputs is found by those who fetch from it; known to whoever answered the request.
+    base_url: str | None = None
 
     @property
     def mode(self) -> Literal["manual", "automatic"]:
@@ -42,6 +44,7 @@ class CutRequest:
             "max_clips": self.most_clips,
             "precision": "exact" if self.is_exact else "fast",
             "publish": self.publish,
+            "outputs_base": self.base_url,
         }
 
 
@@ -63,6 +66,7 @@ def request_in(details: Mapping[str, Any]) -> CutRequest | None:
         most_clips=most,
         is_exact=details.get("precision") != "fast",
         publish="stream" if details.get("publish") == "stream" else None,
+        base_url=base if isinstance(base := details.get("outputs_base"), str) else None,
     )
 
 

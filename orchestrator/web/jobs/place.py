@@ -42,8 +42,12 @@ def place_of(request: web.Request) -> Place:
     return place
 
 
-def output_url(request: web.Request, job_id: str, name: str) -> str:
-    """The address of a finished clip as the caller can reach it."""
+def outputs_base(request: web.Request) -> str:
+    """What comes before ``/outputs`` in the addresses of finished clips, as the caller can reach them."""
     settings = services_of(request).settings
-    base = settings.cdn_base or settings.public_base_url or f"{request.scheme}://{request.host}"
-    return f"{base}/outputs/{job_id}/{name}"
+    return settings.cdn_base or settings.public_base_url or f"{request.scheme}://{request.host}"
+
+
+def output_url(request: web.Request, job_id: str, name: str) -> str:
+    """The address of a finished clip."""
+    return f"{outputs_base(request)}/outputs/{job_id}/{name}"

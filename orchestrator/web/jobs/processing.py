@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, Literal
 
 import asyncpg
@@ -19,7 +20,7 @@ from orchestrator.storage.uploads import Upload, use_upload
 from orchestrator.web.bodies import read_model
 from orchestrator.web.connections import connection_of
 from orchestrator.web.idempotency import Answer, keep_answer, making, once
-from orchestrator.web.jobs.place import Place, place_of
+from orchestrator.web.jobs.place import Place, outputs_base, place_of
 from orchestrator.web.jobs.uploads import UPLOAD_ID
 from orchestrator.web.problems import Fault, Problem
 from orchestrator.web.schemas import TITLE_MAX_CHARACTERS, Strict
@@ -68,7 +69,7 @@ async def process_video(request: web.Request) -> web.Response:
     """Make a job and answer before any work; the answer tells what will be made."""
     place = place_of(request)
     asked = await read_model(request, ProcessVideo)
-    wanted = asked.as_request()
+    wanted = replace(asked.as_request(), base_url=outputs_base(request))
     _refuse_contradictions(asked)
     upload = await _upload_of(request, wanted.upload_id)
     ranges = await _settled(place, upload, wanted)
