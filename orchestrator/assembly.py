@@ -14,6 +14,7 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 import asyncpg
+import structlog
 
 from orchestrator.drivers.budget import BudgetSettings, SharedCallBudget
 from orchestrator.drivers.cloudflare import CloudflareSettings, CloudflareStream
@@ -25,17 +26,24 @@ from orchestrator.pipelines.cut.workshop import Workshop
 from orchestrator.pipelines.terms import Hands, Pipeline
 from orchestrator.settings import Settings
 from orchestrator.storage.migrations import MigrationError, pending_migrations
-from orchestrator.storage.pool import connect, create_pool, usable_role
+from orchestrator.storage.pool import connect, connect_to_listen, create_pool, find_access
+
+log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
 async def open_pool(settings: Settings, role: str, name: str) -> AsyncIterator[tuple[asyncpg.Pool, str | None]]:
     """A pool that acts in *role*, and the role it really has; closed within five seconds."""
     dsn = settings.database_url.get_secret_value()
-    acting = await usable_role(dsn, role)
-    pool = await create_pool(dsn, acting, name)
+    access = await find_access(dsn, role)
+    if access.pooled and settings.database_direct_url is None:
+        log.warning(
+            "a connection pooler stands at DATABASE_URL, so no notification is heard: signals are found by looking"
+            " every second; set DATABASE_DIRECT_URL to the server's own address"
+        )
+    pool = await create_pool(dsn, access.role, name, pooled=access.pooled)
     try:
-        yield pool, acting
+        yield pool, access.role
     finally:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
@@ -49,7 +57,9 @@ async def refuse_unmigrated(settings: Settings) -> None:
     Raises:
         MigrationError: what is missing, and the command that mends it.
     """
-    connection = await connect(settings.database_url.get_secret_value(), None, "clip-orchestrator start")
+    # As through a pooler: that works without one, too.
+    dsn = settings.database_url.get_secret_value()
+    connection = await connect(dsn, None, "clip-orchestrator start", pooled=True)
     try:
         missing = await pending_migrations(connection)
     finally:
@@ -104,11 +114,18 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
             )
         )
         source = HttpSource(egress_policy(settings))
-        hands = StreamHands(stream, store, source, PostgresCheckpoints(pool), pool, settings.max_transfers)
+        hands = StreamHands(
+            stream,
+            store,
+            source,
+            PostgresCheckpoints(pool),
+            pool,
+            settings.max_transfers,
+            removes_ghosts=settings.remove_ghost_videos,
+        )
         policy = StreamPolicy(
             timedelta(seconds=settings.look_interval_seconds), timedelta(seconds=settings.full_quality_wait_seconds)
         )
-        dsn = settings.database_url.get_secret_value()
         pipelines: dict[str, Pipeline] = {"stream": stream_pipeline(policy)}
         all_hands: dict[str, Hands] = {"stream": hands}
         cutting = _cutting(settings, pool)
@@ -116,7 +133,7 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
             pipelines["cut"], all_hands["cut"] = CUT_PIPELINE, cutting
         parts = MonitorParts(
             pool=pool,
-            connect=lambda: connect(dsn, role, "clip-orchestrator listener"),
+            connect=lambda: connect_to_listen(settings.direct_url, role, "clip-orchestrator listener"),
             pipelines=pipelines,
             hands=all_hands,
         )

@@ -17,7 +17,8 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 
 from orchestrator.pipelines import PIPELINES
-from orchestrator.pipelines.stream.plan import DEADLINES, EXPIRY_GRACE, MP4_MAKES
+from orchestrator.pipelines.limits import RETRY_WAITS, Limit, ends_at, ends_at_the_latest, moment, retry_time, unseen_of
+from orchestrator.pipelines.stream.plan import EXPIRY_GRACE, MP4_MAKES
 from orchestrator.storage.clips import Clip
 from statusutils import COMPLETE, ERROR, STREAM
 
@@ -106,7 +107,7 @@ class Case:
         problem = self.clip.processing_details.get("last_problem")
         if not isinstance(problem, Mapping) or self.is_ended:
             return None
-        at, seen_at = _time(problem.get("at")), _time(self.clip.processing_details.get("last_checked"))
+        at, seen_at = moment(problem.get("at")), moment(self.clip.processing_details.get("last_checked"))
         if at is None or at < self.clip.status_since or (seen_at is not None and seen_at > at):
             return None
         code, text = (
@@ -116,12 +117,24 @@ class Case:
         return (f"{said} ({code})" if code and code != said else said), at
 
     @property
+    def limit(self) -> Limit | None:
+        """What holds for the clip's stay; None at an end."""
+        pipeline = PIPELINES.get(self.clip.pipeline)
+        return pipeline.limits.get(self.clip.status) if pipeline is not None else None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the clock of its status stands still."""
+        return self.limit is not None and unseen_of(self.clip).at is not None
+
+    @property
     def gives_up_at(self) -> datetime | None:
         """When the clip is failed if it does not move; None where nobody would."""
-        limit = DEADLINES.get(self.clip.status) if self.clip.pipeline == STREAM.pipeline else None
-        if limit is None:
+        if self.limit is None:
             return None
-        deadline = self.clip.status_since + limit
+        if self.is_stopped:
+            return ends_at_the_latest(self.limit, self.clip)
+        deadline = ends_at(self.limit, self.clip, self.now)
         expires_at = self.clip.upload_expires_at
         if self.text("cloudflare_status") == "pendingupload" and self.clip.status == "uploading" and expires_at:
             return min(deadline, expires_at + EXPIRY_GRACE)
@@ -184,7 +197,8 @@ def _says_ended(case: Case) -> str:
 
 def _says_problem(case: Case) -> str:
     said, at = case.problem or ("", case.now)
-    tries = f", the last of {case.clip.tries} failed tries" if case.clip.tries > 1 else ""
+    most = f" ({case.limit.tries} at most)" if case.limit is not None else ""
+    tries = f", the last of {case.clip.tries} failed tries{most}" if case.clip.tries > 1 else ""
     return f"{spell(case.now - at)} ago it met a problem{tries}: {said} {case.place}"
 
 
@@ -271,6 +285,11 @@ def _removes_video(case: Case) -> bool:
 def _says_error(case: Case) -> str:
     if case.resume_status is None:
         return "it stays so, for nothing is left that a new attempt could start from"
+    retry_at, following = retry_time(case.clip), case.clip.attempt + 1
+    if retry_at is not None:
+        when = f"at {case.at(retry_at)}" if retry_at > case.now else "now"
+        most = len(RETRY_WAITS) + 1
+        return f"it is tried again by itself {when}, in attempt {following} of {most} at most, at {case.resume_status}"
     return (
         f"it stays so until somebody retries it, which starts attempt {case.clip.attempt + 1} at {case.resume_status}"
     )
@@ -279,9 +298,13 @@ def _says_error(case: Case) -> str:
 def _says_look(case: Case) -> str:
     clip, gives_up_at = case.clip, case.gives_up_at
     if gives_up_at is not None and case.now > gives_up_at:
-        return f"{_next_look(case)} and fails it, for its time here ended at {case.at(gives_up_at)}"
+        ended = f"for its time here ended at {case.at(gives_up_at)}"
+        return f"{_next_look(case)} and fails it if that does not move it, {ended}"
     if gives_up_at is None or clip.look_at is None:
         return _next_look(case)
+    if case.is_stopped:
+        words = "its time here stands still until something can be seen of it or done for it"
+        return f"{_next_look(case)}; {words}, and ends at {case.at(gives_up_at)} at the latest"
     return f"{_next_look(case)}, and fails it at {case.at(gives_up_at)} if it is still here"
 
 
@@ -329,15 +352,6 @@ def spell_seconds(seconds: float) -> str:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours} h" if hours else f"{days} d"
-
-
-def _time(value: object) -> datetime | None:
-    """A time that the monitor wrote into the document."""
-    try:
-        at = datetime.fromisoformat(value) if isinstance(value, str) else None
-        return at.astimezone(UTC) if at is not None and at.tzinfo is not None else None
-    except (ValueError, OverflowError):
-        return None
 
 
 def _cut(text: str) -> str:

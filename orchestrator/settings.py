@@ -34,15 +34,23 @@ class DatabaseSettings(BaseSettings):
         env_file=".env", frozen=True, extra="ignore", hide_input_in_errors=True, validate_default=True
     )
 
-    database_url: SecretStr = Field(description="PostgreSQL address")
+    database_url: SecretStr = Field(description="PostgreSQL address; may be that of a connection pooler")
+    database_direct_url: SecretStr | None = Field(
+        None, description="address of the server itself, where a connection pooler stands at database_url"
+    )
     log_json: bool = Field(False, description="log JSON lines instead of text")
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_direct_url")
     @classmethod
-    def _is_postgres(cls, value: SecretStr) -> SecretStr:
-        if _parts(value.get_secret_value()).scheme not in ("postgres", "postgresql"):
+    def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and _parts(value.get_secret_value()).scheme not in ("postgres", "postgresql"):
             raise ValueError("must start with postgresql://")
         return value
+
+    @property
+    def direct_url(self) -> str:
+        """The address for what needs a session of its own: listening, and migrating."""
+        return (self.database_direct_url or self.database_url).get_secret_value()
 
     @classmethod
     def load(cls, **flags: Any) -> Self:
@@ -95,6 +103,8 @@ class Settings(DatabaseSettings):
     max_duration_seconds: int = Field(3600, ge=1, le=36000, description="longest clip that may be uploaded")
     upload_expiry_seconds: int = Field(21600, ge=120, le=86400, description="how long an upload address is good")
     max_transfers: int = Field(5, ge=1, le=64, description="transfers to the bucket at once")
+    # What is removed is gone: the owner decides, after having read in the log what would be.
+    remove_ghost_videos: bool = Field(False, description="remove videos made for a clip that holds another or ended")
 
     # The cut pipeline works in three directories of one host; without them it is switched off.
     upload_tmp_dir: Path | None = Field(None, description="where files sent to be cut are kept")

@@ -57,7 +57,8 @@ async def signal_status_update(
 
     *details* are merged into the document and stand beside the request in the history. *attempt* is the one
     the request belongs to, the present one when None. *insists* marks a person's ``error``, which ends even a
-    complete clip; *hearsay* what was only heard from another service: even its ``error`` is looked into first.
+    complete clip; *hearsay* what was only heard from another service: even its ``error`` is looked into first,
+    and its details stand in the history alone, since in the document a late word would cover what was seen.
     The monitor judges; a status that states an outside fact makes it look at the provider first.
     Safe to repeat.
 
@@ -72,7 +73,8 @@ async def signal_status_update(
     request: dict[str, Any] = {"source": source, "details": merged, "insists": insists, "hearsay": hearsay}
     if attempt is not None:
         request["attempt"] = attempt
-    return await _write(connection, _SIGNAL, clip_id, encode_details(merged), status, encode_details(request))
+    shown = {} if hearsay else merged
+    return await _write(connection, _SIGNAL, clip_id, encode_details(shown), status, encode_details(request))
 
 
 async def update_processing_details(connection: asyncpg.Connection, clip_id: str, details: Mapping[str, Any]) -> int:

@@ -10,7 +10,7 @@ import asyncpg
 
 from orchestrator.commands.failures import WRONG_USAGE, CommandFailed, DatabaseAway
 from orchestrator.settings import DatabaseSettings
-from orchestrator.storage.pool import DATABASE_AWAY, connect, usable_role
+from orchestrator.storage.pool import DATABASE_AWAY, connect, find_access
 
 ROLE = "orchestrator_api"
 _CLOSE_SECONDS = 5.0
@@ -40,7 +40,8 @@ async def asking(settings: DatabaseSettings) -> AsyncIterator[asyncpg.Connection
 
 async def _connected(dsn: str) -> asyncpg.Connection:
     try:
-        return await connect(dsn, await usable_role(dsn, ROLE), "clip-orchestrator command line")
+        access = await find_access(dsn, ROLE)
+        return await connect(dsn, access.role, "clip-orchestrator command line", pooled=access.pooled)
     except ValueError:
         raise CommandFailed("; ".join(UNREADABLE_ADDRESS), WRONG_USAGE) from None
 

@@ -93,7 +93,7 @@ def _migrate(options: argparse.Namespace) -> int:
     settings = load_settings(options)
     from orchestrator.storage.migrations import MigrationError, migrate
 
-    dsn = settings.database_url.get_secret_value()
+    dsn = settings.direct_url
     try:
         with translated(dsn):
             applied = asyncio.run(migrate(dsn))

@@ -1,7 +1,8 @@
 """Cloudflare Stream: the calls this house makes, each with the one way in which it may be repeated.
 
 There is no idempotency key. What makes a video (`create_…`, `copy_from_url`) is sent exactly once; when its
-outcome is unknown, look for the video with `find_by_creator` before asking again. Everything else may be
+outcome is unknown, look for the video with `find_by_creator` before asking again. What makes an MP4
+(`enable_download`) is sent once, too: look with `get_downloads` before asking again. Everything else may be
 repeated and is, a few times. Failures are `TransientError` and `PermanentError`; their codes stand in
 `cloudflare_answers`.
 
@@ -60,7 +61,8 @@ _LIST = Operation("list", "GET", repeatable=True)
 _GET = Operation("get", "GET", repeatable=True, missing_is_answer=True)
 _DELETE = Operation("delete", "DELETE", repeatable=True, missing_is_answer=True, bare=True)
 _GET_DOWNLOADS = Operation("get_downloads", "GET", repeatable=True, missing_is_answer=True)
-_ENABLE_DOWNLOAD = Operation("enable_download", "POST", repeatable=True, refused_for_now="not_ready")
+# Whether asking twice makes one MP4 is documented nowhere, so it is sent once, like what makes a video.
+_ENABLE_DOWNLOAD = Operation("enable_download", "POST", refused_for_now="not_ready")
 _RESET_DOWNLOAD = Operation("reset_download", "DELETE", repeatable=True, missing_is_answer=True, bare=True)
 _CREATE_TOKEN = Operation("create_token", "POST")
 _GET_WEBHOOK = Operation("get_webhook", "GET", repeatable=True, missing_is_answer=True)
@@ -211,7 +213,7 @@ class CloudflareStream:
         return parse_download(answer.result)
 
     async def enable_download(self, uid: str, call_class: CallClass = CallClass.PROGRESS) -> Download:
-        """Have the MP4 made; safe to repeat, though asking `get_downloads` first is the documented way.
+        """Have the MP4 made; sent once. Before it is asked for again, `get_downloads` has to show none.
 
         Raises:
             TransientError: `not_ready`, the video cannot be viewed yet; look at it again.

@@ -9,55 +9,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 import structlog
 
-from orchestrator.drivers.errors import DriverError, PermanentError, TransientError
+from orchestrator.drivers.errors import DriverError
 from orchestrator.monitor.batches import write_each
+from orchestrator.monitor.failures import Failure, after_failure
 from orchestrator.monitor.leadership import Term
-from orchestrator.monitor.moves import Entry, Move
-from orchestrator.monitor.problems import asked_wait, last_problem
+from orchestrator.monitor.problems import broken
 from orchestrator.monitor.ticking import Told
-from orchestrator.pipelines.terms import Done, Effect, Hands, Step, effect_name
-from orchestrator.storage.clips import Clip, read_clip
+from orchestrator.pipelines.terms import Done, Effect, Hands, Pipeline, Step, effect_name
+from orchestrator.storage.clips import read_clip
 from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
-from statusutils import COMPLETE, ERROR, Position
 
 log = structlog.get_logger(__name__)
 
-# Fifteen tries with the waits below last an hour and a half: what has not healed by then needs a person.
-MAX_TRIES = 15
-FIRST_WAIT = timedelta(seconds=10)
-LONGEST_WAIT = timedelta(minutes=10)
-# The provider being away is not the clip's fault: such failures wait, and only the status's deadline ends them.
-BLAMELESS = frozenset(
-    {
-        "call_budget",
-        "provider_unavailable",
-        "provider_rate_limit",
-        "outcome_unknown",
-        "provider_conflict",
-        "provider_busy",
-        "provider_timeout",
-    }
-)
-# Neither is a token, a key or an address that a person has to mend: no clip is failed for it, and none hammers.
-NEEDS_A_PERSON = frozenset(
-    {
-        "provider_refused_token",
-        "provider_address_wrong",
-        "storage_quota",
-        "source_forbidden",
-        "store_refused",
-        "store_misused",
-        "store_rejected",
-        "bucket_missing",
-    }
-)
-PERSON_WAIT = timedelta(minutes=5)
 # Effects that wait for a place: two rounds' worth. Who finds no room asks again at the next look.
 MAX_WAITING = 1000
 
@@ -70,46 +39,6 @@ _MERGE = "UPDATE clips SET processing_details = processing_details || $2::jsonb 
 Key = tuple[str, int, str]
 
 
-def wait_after(tries: int, retry_after: float | None) -> timedelta:
-    """How long to wait after the *tries*-th failure in a row, at least as long as the service asked for."""
-    backoff = min(FIRST_WAIT * (1 << min(tries - 1, 16)), LONGEST_WAIT)
-    return max(backoff, asked_wait(retry_after))
-
-
-def after_failure(clip: Clip, effect: Effect, problem: DriverError, now: datetime) -> Move:
-    """What becomes of a clip whose effect failed: another try later, or the end, with the reason."""
-    name = effect_name(effect)
-    for_a_person = problem.code in NEEDS_A_PERSON
-    blameless = for_a_person or problem.code in BLAMELESS
-    tries = clip.tries + (0 if blameless else 1)
-    gives_up = not blameless and (isinstance(problem, PermanentError) or tries >= MAX_TRIES)
-    wait = PERSON_WAIT if for_a_person else wait_after(max(tries, 1), getattr(problem, "retry_after", None))
-    said = {"effect": name, "code": problem.code, "reason": problem.text[:500], "try": max(tries, 1)}
-    details: dict[str, Any] = {"last_problem": last_problem(problem, now)}
-    before = after = Position(clip.attempt, clip.status, clip.progress)
-    # An outage of hours is one line of history, not one for each try that met it.
-    entries = [] if blameless and _is_known(clip, problem) else [Entry("failed-try", *_stays(clip), name, said)]
-    look_at: datetime | None = now + wait
-    if gives_up and clip.status in (COMPLETE, ERROR):
-        details["gave_up"] = {"effect": name, "at": now.isoformat()}  # tidying up after an end; nobody waits for it
-        look_at = None
-    elif gives_up:
-        after = Position(clip.attempt, ERROR, clip.progress)
-        details |= {"error_code": problem.code, "error_message": problem.text[:2000], "error_time": now.isoformat()}
-        entries.append(Entry("moved", clip.attempt, clip.status, ERROR, name, said))
-        look_at = now
-    return Move(clip.id, before, after, clip.look_at, look_at, tries, details=details, entries=tuple(entries))
-
-
-def _stays(clip: Clip) -> tuple[int, str, str]:
-    return clip.attempt, clip.status, clip.status
-
-
-def _is_known(clip: Clip, problem: DriverError) -> bool:
-    last = clip.processing_details.get("last_problem")
-    return isinstance(last, dict) and last.get("code") == problem.code
-
-
 class EffectRunner:
     """The effects of one term of leadership."""
 
@@ -117,12 +46,14 @@ class EffectRunner:
         self,
         pool: asyncpg.Pool,
         term: Term,
+        pipelines: Mapping[str, Pipeline],
         hands: Mapping[str, Hands],
         clock: Callable[[], datetime],
         on_report: Callable[[], None],
     ) -> None:
         self._pool = pool
         self._term = term
+        self._pipelines = pipelines
         self._hands = hands
         self._clock = clock
         self._on_report = on_report
@@ -161,6 +92,10 @@ class EffectRunner:
         if waiting is not None and not self._is_closed:
             self.start(*waiting)
 
+    def waiting(self) -> set[str]:
+        """The clips that have an effect waiting for a place."""
+        return {clip_id for clip_id, _, _ in self._waiting}
+
     def settle(self, reported_before: float) -> None:
         """Forget what was done before that moment (seconds of the loop's clock): its reports have been judged."""
         self._settling = {key: at for key, at in self._settling.items() if at >= reported_before}
@@ -183,18 +118,18 @@ class EffectRunner:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, pipeline: str, effect: Effect, key: Key) -> None:
-        name = effect_name(effect)
+        name, began_at = effect_name(effect), self._clock()
         try:
             done = await self._hands[pipeline].carry_out(effect, _Reports(self, pipeline, effect))
             await self._report(effect, done)
             self._settling[key] = asyncio.get_running_loop().time()
         except DriverError as problem:
             log.warning("an effect failed", clip_id=effect.clip_id, effect=name, code=problem.code, reason=problem.text)
-            await self._failed(effect, problem)
+            await self._failed(pipeline, effect, Failure(name, problem, began_at))
         except Exception:
             # The edge for one effect: a fault of ours counts as a failed try, so that it ends with a reason.
             log.exception("an effect broke", clip_id=effect.clip_id, effect=name)
-            await self._failed(effect, TransientError("internal", f"{name} broke; the log says where"))
+            await self._failed(pipeline, effect, Failure(name, broken(name), began_at))
         finally:
             self.progress.pop((effect.clip_id, effect.attempt), None)
             self._on_report()
@@ -215,12 +150,13 @@ class EffectRunner:
             )
         self._on_report()
 
-    async def _failed(self, effect: Effect, problem: DriverError) -> None:
+    async def _failed(self, pipeline: str, effect: Effect, failure: Failure) -> None:
         try:
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection, connection.transaction():
                 clip = await read_clip(connection, effect.clip_id)
                 if clip is not None and clip.attempt == effect.attempt:
-                    await write_each(connection, self._term, [after_failure(clip, effect, problem, self._clock())])
+                    limits = self._pipelines[pipeline].limits
+                    await write_each(connection, self._term, [after_failure(limits, clip, failure, self._clock())])
         except Exception:
             # Lost with the database or the lease: the next look starts the effect again.
             log.exception("a failed try could not be written", clip_id=effect.clip_id)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import Any
@@ -14,8 +15,13 @@ import asyncpg
 import structlog
 
 from orchestrator.monitor.batches import write_each
+from orchestrator.monitor.deadlines import ERROR_DETAILS
+from orchestrator.monitor.failures import Failure, after_failure
 from orchestrator.monitor.leadership import Term
 from orchestrator.monitor.moves import Entry, Move
+from orchestrator.monitor.pauses import Pauses
+from orchestrator.monitor.problems import INTERNAL, broken
+from orchestrator.pipelines.limits import RETRY_AT, Limits
 from orchestrator.storage.clips import COLUMNS, Clip, clip_from_row
 from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
 from statusutils import (
@@ -28,6 +34,7 @@ from statusutils import (
     Refused,
     Request,
     StatusTable,
+    UnknownPipeline,
     Verdict,
     judge,
     table_for,
@@ -41,6 +48,12 @@ BATCH = 500
 
 # A claim makes a clip due at once, but not more often than this.
 LOOK_PAUSE = timedelta(seconds=2)
+
+# Signals that cannot be judged, or whose row refuses the outcome, are left alone for a moment, each time for longer.
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 300.0
+# The rule that refuses a step which has been made already.
+_ALREADY_THERE = "repeated"
 
 # Signals a batch, by what they carry: the memory of a round does not grow with a flood.
 BATCH_BYTES = 8 * 1024 * 1024
@@ -62,7 +75,6 @@ SELECT id, clip_id, attempt, requested_status, source, details, observed, insist
 
 # Why the last request was refused, as long as it is the last one.
 _REFUSAL_DETAILS = ("requested_status_error",)
-_ERROR_DETAILS = ("error_code", "error_message", "error_time", "provider_error_code")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +118,12 @@ def settle(table: StatusTable, clip: Clip, signals: Sequence[Signal], now: datet
         signal_ids=tuple(signal.id for signal in signals),
         facts=_facts(table, signals, judgement),
         details=_details(signals, judgement, moved, now),
-        cleared=(*(_REFUSAL_DETAILS if judged else ()), *(_ERROR_DETAILS if opens_an_attempt else ())),
+        cleared=(
+            *(_REFUSAL_DETAILS if judged else ()),
+            *(ERROR_DETAILS if opens_an_attempt else ()),
+            # Who insists that a failed clip has failed does not want it tried again by itself.
+            *((RETRY_AT,) if any(s.insists and s.requested_status == ERROR for s in signals) else ()),
+        ),
         entries=tuple(
             _entry(clip, signal, verdict, judgement.position)
             for signal, verdict in zip(signals, judgement.verdicts, strict=True)
@@ -145,16 +162,23 @@ def _details(signals: Sequence[Signal], judgement: Judgement, moved: Signal | No
     refused = [verdict for verdict in outside if isinstance(verdict, Refused)]
     if refused:
         details["requested_status_error"] = f"{refused[-1].rule.name}: {refused[-1].rule.sentence}"
+    for signal, verdict in zip(signals, judgement.verdicts, strict=True):
+        if signal.observed and isinstance(verdict, Refused) and verdict.rule.name == _ALREADY_THERE:
+            details |= _told(signal)  # a step that repeats moves nothing, and what it did is still so
     if moved is None:
         return details
     if moved.observed:
-        details |= {key: value for key, value in moved.details.items() if key not in ("facts", "reason")}
+        details |= _told(moved)
     if moved.requested_status == ERROR:
         reason = moved.details.get("error_message") or moved.details.get("reason")
         details["error_message"] = str(reason or f"{moved.source} reported an error")[:2000]
         details["error_code"] = str(moved.details.get("error_code") or "reported")[:100]
         details["error_time"] = now.isoformat()
     return details
+
+
+def _told(signal: Signal) -> dict[str, Any]:
+    return {key: value for key, value in signal.details.items() if key not in ("facts", "reason")}
 
 
 def _entry(clip: Clip, signal: Signal, verdict: Verdict, position: Position) -> Entry:
@@ -173,28 +197,57 @@ def _entry(clip: Clip, signal: Signal, verdict: Verdict, position: Position) -> 
             return Entry("noted", signal.attempt, clip.status, signal.requested_status, signal.source, said)
 
 
-async def drain(pool: asyncpg.Pool, term: Term, clock: Callable[[], datetime]) -> list[Move]:
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """What the judge keeps between two rounds: the *limits* by pipeline, and clips to leave alone for a while.
+
+    *on_page* is called after each batch: a long round is not a hanging one.
+    """
+
+    limits: Mapping[str, Limits]
+    pauses: Pauses
+    on_page: Callable[[], None] = lambda: None
+
+
+async def drain(
+    pool: asyncpg.Pool, term: Term, clock: Callable[[], datetime], inbox: Inbox | None = None
+) -> list[Move]:
     """Judge everything that is pending; the moves written.
 
     Raises:
         LeadershipLost: another monitor leads.
     """
+    inbox = inbox or Inbox({}, Pauses(time.monotonic, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS))
     written: list[Move] = []
+    not_now = frozenset(inbox.pauses.now())
     after = ""
     while True:
         async with pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
             page = await connection.fetch(_PAGE, after, BATCH)
             clip_ids = _within_bounds(page)
-            if clip_ids:
-                async with connection.transaction():
-                    rows = await connection.fetch(_LOCK, clip_ids)
-                    signals = await connection.fetch(_SIGNALS, [row["id"] for row in rows])
-                    moves = _settle_all(rows, signals, clock())
-                    ids = await write_each(connection, term, moves)
-                written += [move for move in moves if move.clip_id in ids]
+            wanted = [clip_id for clip_id in clip_ids if clip_id not in not_now]
+            if wanted:
+                written += await _judge_page(connection, term, wanted, clock(), inbox)
+        inbox.on_page()
         if len(page) < BATCH and len(clip_ids) == len(page):
             return written
         after = clip_ids[-1]
+
+
+async def _judge_page(
+    connection: asyncpg.Connection, term: Term, clip_ids: Sequence[str], now: datetime, inbox: Inbox
+) -> list[Move]:
+    async with connection.transaction():
+        rows = await connection.fetch(_LOCK, clip_ids)
+        signals = await connection.fetch(_SIGNALS, [row["id"] for row in rows])
+        moves, poisoned = _settle_all(rows, signals, now, inbox.limits)
+        ids = await write_each(connection, term, moves)
+    for row in rows:
+        if row["id"] in ids and row["id"] not in poisoned:
+            inbox.pauses.lift(row["id"])
+        else:
+            inbox.pauses.put(row["id"])
+    return [move for move in moves if move.clip_id in ids]
 
 
 def _within_bounds(page: Sequence[asyncpg.Record]) -> list[str]:
@@ -205,11 +258,15 @@ def _within_bounds(page: Sequence[asyncpg.Record]) -> list[str]:
     ]
 
 
-def _settle_all(rows: Sequence[asyncpg.Record], signals: Sequence[asyncpg.Record], now: datetime) -> list[Move]:
+def _settle_all(
+    rows: Sequence[asyncpg.Record], signals: Sequence[asyncpg.Record], now: datetime, limits: Mapping[str, Limits]
+) -> tuple[list[Move], set[str]]:
+    """The moves of a page, and the clips among them whose signals could not be judged."""
     by_clip: defaultdict[str, list[asyncpg.Record]] = defaultdict(list)
     for row in signals:
         by_clip[row["clip_id"]].append(row)
-    moves = []
+    moves: list[Move] = []
+    poisoned: set[str] = set()
     for row in rows:
         if not by_clip[row["id"]]:
             continue
@@ -217,11 +274,37 @@ def _settle_all(rows: Sequence[asyncpg.Record], signals: Sequence[asyncpg.Record
             clip = clip_from_row(row)
             of_clip = [_signal(signal) for signal in by_clip[clip.id]]
             moves.append(settle(table_for(clip.pipeline), clip, of_clip, now))
+        except UnknownPipeline:
+            # Its signals wait for the version of this program that knows it.
+            log.warning("a clip belongs to a pipeline this program does not have", clip_id=row["id"])
+            poisoned.add(row["id"])
         except Exception:
-            # The edge for one clip: whatever is wrong with it may not hold up the others. Its signals wait for a
-            # version of this program that knows its pipeline, or no longer breaks on it.
+            # The edge for one clip: whatever is wrong with it may not hold up the others.
             log.exception("signals of a clip could not be judged", clip_id=row["id"])
-    return moves
+            poisoned.add(row["id"])
+            moves += _set_aside(row, by_clip[row["id"]], now, limits)
+    return moves, poisoned
+
+
+def _set_aside(
+    row: asyncpg.Record, signals: Sequence[asyncpg.Record], now: datetime, limits: Mapping[str, Limits]
+) -> list[Move]:
+    """A clip whose signals nobody can judge: a failed try, and the end of both when the tries are used up."""
+    try:
+        clip = clip_from_row(row)
+        failure = Failure("judging", broken("Judging its signals"), now)
+        move = after_failure(limits.get(clip.pipeline, {}), clip, failure, now)
+    except Exception:
+        log.exception("a clip could not be set aside", clip_id=row["id"])
+        return []
+    if move.after == move.before and move.look_at is not None:
+        return [replace(move, look_at=clip.look_at)]
+    said = {"rule": INTERNAL, "reason": "Refused: this program could not judge it; the log says where"}
+    refused = tuple(
+        Entry("refused", one["attempt"], clip.status, one["requested_status"], one["source"], said) for one in signals
+    )
+    ids, judged = tuple(one["id"] for one in signals), sum(not one["observed"] for one in signals)
+    return [replace(move, signal_ids=ids, judged=judged, entries=(*move.entries, *refused))]
 
 
 def _signal(row: asyncpg.Record) -> Signal:

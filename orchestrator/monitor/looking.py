@@ -5,6 +5,7 @@ Level-triggered: whatever woke the monitor, each look reads the row afresh and a
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,13 +18,16 @@ import structlog
 
 from orchestrator.drivers.errors import DriverError, TransientError
 from orchestrator.monitor.batches import write_each
+from orchestrator.monitor.deadlines import Sight, held_to_its_limit, held_to_its_retry, next_attempt
+from orchestrator.monitor.failures import Failure, after_failure
 from orchestrator.monitor.leadership import Term
 from orchestrator.monitor.moves import Entry, Move
-from orchestrator.monitor.problems import asked_wait, last_problem
+from orchestrator.monitor.problems import asked_wait, broken, last_problem
+from orchestrator.pipelines.limits import retry_details
 from orchestrator.pipelines.terms import Effect, Hands, LookKind, Pipeline, Plan
 from orchestrator.storage.clips import COLUMNS, Clip, clip_from_row
-from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS, DATABASE_AWAY
-from statusutils import Position, Request, advance_progress, judge
+from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
+from statusutils import ERROR, Position, Request, advance_progress, judge
 from statusutils.merging import Moved, Refused
 
 log = structlog.get_logger(__name__)
@@ -34,8 +38,13 @@ DUE_BATCH = 500
 UNSEEN_WAIT = timedelta(seconds=20)
 # Where a person has to act first (a revoked token, say), looking more often only costs calls.
 REFUSED_WAIT = timedelta(minutes=5)
-# A clip that cannot even be planned waits for a person or a new version.
+# Three tries of one call, each with its wait for the call budget; a look that hangs may not keep its place for ever.
+LOOK_SECONDS = 180.0
+# A clip at a status that only a newer version knows waits for it.
 POISON_WAIT = timedelta(minutes=10)
+# The kind of look that asks nobody, and the one at clips of which nobody can say how to look at them.
+NOTHING = "nothing"
+BROKEN = LookKind("broken", 500)
 
 _DUE = f"""
 SELECT {COLUMNS} FROM clips
@@ -46,36 +55,73 @@ SELECT {COLUMNS} FROM clips
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Clips that one look covers."""
+    """Clips that one look covers; *waiting* are those whose effect waits for a place."""
 
     pipeline: str
     kind: LookKind
     clips: tuple[Clip, ...]
+    waiting: frozenset[str] = frozenset()
 
 
-async def read_due(pool: asyncpg.Pool, pipelines: Collection[str], but_not: Sequence[str]) -> list[Clip]:
-    """The clips of *pipelines* whose time has come, the longest waiting first, *but_not* those being looked at."""
+class _Broke:
+    """What is seen of a clip that breaks whoever looks at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What one look came to for one clip."""
+
+    move: Move
+    effects: tuple[Effect, ...] = ()
+
+
+async def read_due(
+    pool: asyncpg.Pool,
+    pipelines: Collection[str],
+    but_not: Sequence[str],
+    on_unreadable: Callable[[str], None] = lambda _: None,
+) -> list[Clip]:
+    """The clips of *pipelines* whose time has come, the longest waiting first, *but_not* those being looked at.
+
+    A row that cannot even be read is left out, and told by its id.
+    """
     async with pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
         rows = await connection.fetch(_DUE, list(but_not), list(pipelines), DUE_BATCH)
-    return [clip_from_row(row) for row in rows]
+    clips = []
+    for row in rows:
+        try:
+            clips.append(clip_from_row(row))
+        except Exception:
+            # The edge for one row: it may not hide the others.
+            log.exception("a clip could not be read", clip_id=row["id"])
+            on_unreadable(row["id"])
+    return clips
 
 
-def group(pipelines: Mapping[str, Pipeline], clips: Sequence[Clip]) -> list[Group]:
-    """The looks it takes to see *clips*."""
-    by_kind: defaultdict[tuple[str, LookKind], list[Clip]] = defaultdict(list)
+def group(
+    pipelines: Mapping[str, Pipeline], clips: Sequence[Clip], waiting: frozenset[str] = frozenset()
+) -> list[Group]:
+    """The looks it takes to see *clips*, which all belong to *pipelines*; the effects of those *waiting* have no place.
+
+    Clips with failed tries are looked at among themselves: what breaks a look breaks it for none of the others.
+    """
+    by_kind: defaultdict[tuple[str, LookKind, bool], list[Clip]] = defaultdict(list)
     for clip in clips:
-        pipeline = pipelines.get(clip.pipeline)
-        if pipeline is None:
-            log.error(
-                "a clip belongs to a pipeline this program does not have", clip_id=clip.id, pipeline=clip.pipeline
-            )
-            continue
-        by_kind[clip.pipeline, pipeline.look_kind(clip)].append(clip)
+        by_kind[clip.pipeline, _kind(pipelines[clip.pipeline], clip), clip.tries > 0].append(clip)
     return [
-        Group(name, kind, tuple(of_kind[start : start + kind.batch]))
-        for (name, kind), of_kind in by_kind.items()
+        Group(name, kind, tuple(of_kind[start : start + kind.batch]), waiting)
+        for (name, kind, _), of_kind in by_kind.items()
         for start in range(0, len(of_kind), kind.batch)
     ]
+
+
+def _kind(pipeline: Pipeline, clip: Clip) -> LookKind:
+    try:
+        return pipeline.look_kind(clip)
+    except Exception:
+        # The edge for one clip, as below.
+        log.exception("nobody can say how to look at a clip", clip_id=clip.id)
+        return BROKEN
 
 
 async def look(
@@ -86,47 +132,73 @@ async def look(
     Raises:
         LeadershipLost: another monitor leads.
     """
-    try:
-        seen = await hands.observe(looked_at.kind, looked_at.clips) if looked_at.kind.name != "nothing" else {}
-        plans = {clip.id: _plan(pipeline, clip, seen.get(clip.id), clock()) for clip in looked_at.clips}
-    except DriverError as problem:
-        log.warning("clips could not be looked at", clips=len(looked_at.clips), code=problem.code, reason=problem.text)
-        plans = {clip.id: unseen(clip, problem, clock(), random.random()) for clip in looked_at.clips}  # noqa: S311
-    except DATABASE_AWAY:
-        raise
-    except Exception:
-        # The edge for one look: find the clip that breaks it, so that it holds up no other.
-        log.exception("a look broke", clip_ids=[clip.id for clip in looked_at.clips])
-        if len(looked_at.clips) > 1:
-            return await _look_at_each(pool, term, pipeline, hands, looked_at, clock)
-        plans = {clip.id: Plan(look_at=clock() + POISON_WAIT) for clip in looked_at.clips}
-    moves = [to_move(pipeline, clip, plans[clip.id]) for clip in looked_at.clips]
+    is_looked_for = looked_at.kind.name not in (NOTHING, BROKEN.name)
+    seen = await _observe(hands, looked_at.kind, looked_at.clips) if is_looked_for else {}
+    outcomes: dict[str, _Outcome] = {}
+    for clip in looked_at.clips:
+        sees = _Broke() if looked_at.kind == BROKEN else seen.get(clip.id)
+        sight = Sight(is_looked_for, sees if isinstance(sees, DriverError) else None, clip.id in looked_at.waiting)
+        outcomes[clip.id] = _outcome(pipeline, clip, sees, sight, clock())
+    moves = [outcome.move for outcome in outcomes.values()]
     async with pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection, connection.transaction():
         written = await write_each(connection, term, moves)
-    effects = [effect for clip in looked_at.clips if clip.id in written for effect in plans[clip.id].effects]
+    effects = [effect for clip_id, outcome in outcomes.items() if clip_id in written for effect in outcome.effects]
     return [move for move in moves if move.clip_id in written], effects
 
 
-async def _look_at_each(
-    pool: asyncpg.Pool, term: Term, pipeline: Pipeline, hands: Hands, looked_at: Group, clock: Callable[[], datetime]
-) -> tuple[list[Move], list[Effect]]:
-    moves: list[Move] = []
-    effects: list[Effect] = []
-    for clip in looked_at.clips:
-        alone = replace(looked_at, clips=(clip,))
-        moves_of_one, effects_of_one = await look(pool, term, pipeline, hands, alone, clock)
-        moves += moves_of_one
-        effects += effects_of_one
-    return moves, effects
-
-
-def _plan(pipeline: Pipeline, clip: Clip, seen: Any, now: datetime) -> Plan:
+async def _observe(hands: Hands, kind: LookKind, clips: Sequence[Clip]) -> Mapping[str, Any]:
+    """What is seen of each clip; where a look breaks it is halved, until the clips that break it are found."""
+    limit = asyncio.timeout(LOOK_SECONDS)
     try:
-        return pipeline.plan(clip, seen, now)
+        async with limit:
+            return dict(await hands.observe(kind, clips))
+    except DriverError as problem:
+        log.warning("clips could not be looked at", clips=len(clips), code=problem.code, reason=problem.text)
+        return {clip.id: problem for clip in clips}
+    except Exception:
+        if limit.expired():
+            log.warning("a look took too long", clips=len(clips), seconds=LOOK_SECONDS)
+            slow = TransientError("provider_timeout", f"The look had not ended after {LOOK_SECONDS:.0f} s")
+            return {clip.id: slow for clip in clips}
+        # The edge for one look. A database that is away shows itself when the outcome is written.
+        log.exception("a look broke", clip_ids=[clip.id for clip in clips])
+    if len(clips) == 1:
+        return {clips[0].id: _Broke()}
+    half = len(clips) // 2
+    return {**await _observe(hands, kind, clips[:half]), **await _observe(hands, kind, clips[half:])}
+
+
+def _outcome(pipeline: Pipeline, clip: Clip, sees: Any, sight: Sight, now: datetime) -> _Outcome:
+    try:
+        if clip.status not in pipeline.table:
+            return _Outcome(_for_a_newer_version(clip, now))
+        if not isinstance(sees, _Broke):
+            return _followed(pipeline, clip, sees, sight, now)
     except Exception:
         # The edge for one clip: whatever is wrong with it may not hold up the others.
         log.exception("a clip could not be planned", clip_id=clip.id)
-        return Plan(look_at=now + POISON_WAIT)
+    return _Outcome(after_failure(pipeline.limits, clip, Failure("look", broken("A look at the clip"), now), now))
+
+
+def _followed(pipeline: Pipeline, clip: Clip, sees: Any, sight: Sight, now: datetime) -> _Outcome:
+    """What follows by the pipeline's plan and the engine's limits."""
+    attempt = next_attempt(pipeline, clip, now) if clip.status == ERROR else None
+    if attempt is not None:
+        return _Outcome(attempt)
+    if sight.problem is not None:
+        plan = unseen(clip, sight.problem, now, random.random())  # noqa: S311 (no secret is made)
+    else:
+        plan = pipeline.plan(clip, sees, now)
+    if clip.status == ERROR:
+        plan = held_to_its_retry(pipeline, clip, plan, now)
+    plan = held_to_its_limit(pipeline, clip, plan, sight, now)
+    return _Outcome(to_move(pipeline, clip, plan, now), tuple(plan.effects))
+
+
+def _for_a_newer_version(clip: Clip, now: datetime) -> Move:
+    """A status that a newer version has put the clip at is left to it: this one only looks aside."""
+    here = Position(clip.attempt, clip.status, clip.progress)
+    return Move(clip.id, here, here, clip.look_at, now + POISON_WAIT, None)
 
 
 def unseen(clip: Clip, problem: DriverError, now: datetime, jitter: float) -> Plan:
@@ -138,8 +210,8 @@ def unseen(clip: Clip, problem: DriverError, now: datetime, jitter: float) -> Pl
     return Plan(look_at=now + wait * (1 + jitter / 2), details=details)
 
 
-def to_move(pipeline: Pipeline, clip: Clip, plan: Plan) -> Move:
-    """A plan as something to write: its step is judged by the same law as everybody's request."""
+def to_move(pipeline: Pipeline, clip: Clip, plan: Plan, now: datetime) -> Move:
+    """A plan as something to write: its step is judged by the same law as everybody's request, at the time *now*."""
     before = Position(clip.attempt, clip.status, clip.progress)
     still = Move(
         clip_id=clip.id,
@@ -150,6 +222,7 @@ def to_move(pipeline: Pipeline, clip: Clip, plan: Plan) -> Move:
         tries=None,
         facts=plan.facts,
         details=plan.details,
+        cleared=plan.cleared,
     )
     if plan.step is None:
         return still
@@ -166,8 +239,9 @@ def to_move(pipeline: Pipeline, clip: Clip, plan: Plan) -> Move:
             after, progress=advance_progress(after.progress, step.status, plan.step_percent, pipeline.table)
         )
     details = {**plan.details, **step.details}
-    if step.status == "error":
-        details["error_time"] = said["error_time"] = _time_of(plan)
+    if step.status == ERROR:
+        details["error_time"] = said["error_time"] = now.isoformat()
+        details |= retry_details(clip, now) if step.heals else {}
     return replace(
         still,
         after=after,
@@ -176,7 +250,3 @@ def to_move(pipeline: Pipeline, clip: Clip, plan: Plan) -> Move:
         details=details,
         entries=(Entry(kind, clip.attempt, clip.status, step.status, "monitor", said),),
     )
-
-
-def _time_of(plan: Plan) -> str | None:
-    return plan.look_at.isoformat() if plan.look_at else None

@@ -7,7 +7,12 @@
     ticker      writes progress while bytes move
     tidier      clears what crashes have left outside
 
-When one of them fails the term ends, everything running is cancelled, and the process stands by again.
+None of them dies unseen. What they do for one clip has an edge of its own, so what reaches them concerns all clips.
+
+    The lease is lost, or the database is away or refuses to work: the term ends, the process stands by and tries again.
+    The listener, ticker or tidier meets anything else: it is logged and tried again, for no clip depends on them.
+    Keeper, drainer or looker meets anything else, or no round is completed for half a minute: the term ends, and so
+    does the process, with the reason, so that it is started afresh.
 """
 
 from __future__ import annotations
@@ -24,12 +29,14 @@ import asyncpg
 import structlog
 
 from orchestrator.drivers.errors import DriverError
+from orchestrator.monitor import judging
 from orchestrator.monitor.effects import EffectRunner
 from orchestrator.monitor.errors import LeadershipLost, Stalled
-from orchestrator.monitor.judging import drain
+from orchestrator.monitor.judging import Inbox, drain
 from orchestrator.monitor.leadership import RENEWAL_SECONDS, Lease, Term
 from orchestrator.monitor.looking import DUE_BATCH, Group, group, look, read_due
 from orchestrator.monitor.moves import Move
+from orchestrator.monitor.pauses import Pauses
 from orchestrator.monitor.ticking import write_progress
 from orchestrator.pipelines.terms import Effect, Hands, Pipeline
 from orchestrator.storage.pool import DATABASE_AWAY
@@ -41,6 +48,10 @@ log = structlog.get_logger(__name__)
 # Without any notification a signal waits this long at most; one indexed query each time.
 SWEEP_SECONDS = 1.0
 STANDBY_SECONDS = 1.0
+# After a term that the database ended: long enough not to turn in a circle, short enough to go on soon.
+TROUBLE_SECONDS = 1.0
+# Between the loss of the listening connection and the next one; meanwhile the sweep finds what is pending.
+LISTEN_AGAIN_SECONDS = 1.0
 TICK_SECONDS = 1.0
 # What is left behind costs storage by the day; an hour is soon enough and no burden.
 TIDY_SECONDS = 3600.0
@@ -56,6 +67,9 @@ LONGEST_PAUSE_SECONDS = 5.0
 MAX_LOOKS = 16
 # What running effects get to stop in, of the ten seconds the whole process has.
 STOP_SECONDS = 6.0
+
+# Away, or there and refusing to work: a full disk, a standby in its place, a privilege that was taken.
+_DATABASE_TROUBLE = (*DATABASE_AWAY, asyncpg.PostgresError)
 
 Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
@@ -89,7 +103,7 @@ class Monitor:
         while not stop.is_set():
             try:
                 term = await self._lease.take()
-            except DATABASE_AWAY as problem:
+            except _DATABASE_TROUBLE as problem:
                 log.warning("the database is away; the monitor waits", reason=type(problem).__name__)
                 term = None
             if term is None:
@@ -103,26 +117,22 @@ class Monitor:
 
     async def _lead(self, term: Term, stop: asyncio.Event) -> None:
         log.info("leading", epoch=term.epoch)
+        in_trouble = False
         turn = _Turn(self._parts, self._lease, term)
         try:
             await turn.run(stop)
         except* LeadershipLost:
             log.warning("leadership lost; standing by", epoch=term.epoch)
-        except* DATABASE_AWAY as group_of:
+        except* _DATABASE_TROUBLE as group_of:
             reasons = sorted({type(problem).__name__ for problem in _leaves(group_of)})
             log.warning("the database went away; standing by", epoch=term.epoch, reasons=reasons)
+            in_trouble = True
         finally:
-            with contextlib.suppress(*DATABASE_AWAY):
+            with contextlib.suppress(*_DATABASE_TROUBLE):
                 await self._lease.release(term)
         log.info("no longer leading", epoch=term.epoch)
-
-
-@dataclass(frozen=True, slots=True)
-class _Pause:
-    """How long a clip is left alone: until a moment of the monotonic clock."""
-
-    until: float
-    seconds: float
+        if in_trouble:
+            await _wait(stop, TROUBLE_SECONDS)
 
 
 class _Turn:
@@ -135,12 +145,15 @@ class _Turn:
         self._woken = asyncio.Event()
         self._due = asyncio.Event()
         self._looks: dict[asyncio.Task[None], Group] = {}
-        self._passed_over: dict[str, _Pause] = {}
+        self._passed_over = Pauses(parts.monotonic, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+        limits = {name: pipeline.limits for name, pipeline in parts.pipelines.items()}
+        unjudged = Pauses(parts.monotonic, judging.FIRST_PAUSE_SECONDS, judging.LONGEST_PAUSE_SECONDS)
+        self._inbox = Inbox(limits, unjudged, self._drained)
         self._look_problem: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         now = parts.monotonic()
         self._drained_at = now
         self._looked_at = now
-        self._runner = EffectRunner(parts.pool, term, parts.hands, parts.clock, self._woken.set)
+        self._runner = EffectRunner(parts.pool, term, parts.pipelines, parts.hands, parts.clock, self._woken.set)
 
     async def run(self, stop: asyncio.Event) -> None:
         try:
@@ -182,9 +195,14 @@ class _Turn:
 
     async def _listen(self) -> None:
         while True:
-            with contextlib.suppress(*DATABASE_AWAY):
+            try:
                 await self._listen_once()
-            await asyncio.sleep(SWEEP_SECONDS)
+            except DATABASE_AWAY as problem:
+                log.warning("the listener lost its connection; it listens again", reason=type(problem).__name__)
+            except Exception:
+                # The edge for hints: the sweep finds every signal without them.
+                log.exception("the listener broke; it listens again")
+            await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
     async def _listen_once(self) -> None:
         """Until the connection is lost. The listening connection never opens a transaction."""
@@ -204,8 +222,7 @@ class _Turn:
         while True:
             self._woken.clear()
             started_at = asyncio.get_running_loop().time()
-            moves = await drain(self._parts.pool, self._term, self._parts.clock)
-            self._drained_at = self._parts.monotonic()
+            moves = await drain(self._parts.pool, self._term, self._parts.clock, self._inbox)
             self._runner.settle(reported_before=started_at - SETTLE_SECONDS)
             for move in moves:
                 self._log(move)
@@ -215,16 +232,17 @@ class _Turn:
                 self._due.set()
             await _wait(self._woken, SWEEP_SECONDS)
 
+    def _drained(self) -> None:
+        self._drained_at = self._parts.monotonic()
+
     async def _look(self) -> None:
         while True:
             self._due.clear()
             not_now = [clip.id for group_of in self._looks.values() for clip in group_of.clips]
-            now = self._parts.monotonic()
-            self._forget_pauses(before=now - LONGEST_PAUSE_SECONDS)
-            not_now += [clip_id for clip_id, pause in self._passed_over.items() if pause.until > now]
-            due = await read_due(self._parts.pool, self._parts.pipelines, not_now)
+            not_now += self._passed_over.now()
+            due = await read_due(self._parts.pool, self._parts.pipelines, not_now, self._passed_over.put)
             self._looked_at = self._parts.monotonic()
-            for group_of in group(self._parts.pipelines, due):
+            for group_of in group(self._parts.pipelines, due, frozenset(self._runner.waiting())):
                 if len(self._looks) >= MAX_LOOKS:
                     break  # the rest is still due when a look has ended
                 task = asyncio.create_task(self._look_at(group_of), name=f"look {group_of.kind.name}")
@@ -236,50 +254,65 @@ class _Turn:
             await _wait(self._due, 0.05 if full else SWEEP_SECONDS)
 
     def _look_ended(self, task: asyncio.Task[None]) -> None:
-        self._looks.pop(task, None)
+        group_of = self._looks.pop(task)
         self._due.set()
         self._woken.set()  # signals of clips whose rows the look held were passed over
-        if not task.cancelled() and (problem := task.exception()) and not self._look_problem.done():
+        problem = None if task.cancelled() else task.exception()
+        if task.cancelled() or problem is not None:
+            # Not written, whatever became of it: looking again at once would only turn in a circle.
+            for clip in group_of.clips:
+                self._passed_over.put(clip.id)
+        if problem is not None and not self._look_problem.done():
             self._look_problem.set_exception(problem)
 
     async def _look_at(self, group_of: Group) -> None:
         parts = self._parts
         pipeline, hands = parts.pipelines[group_of.pipeline], parts.hands[group_of.pipeline]
         moves, effects = await look(parts.pool, self._term, pipeline, hands, group_of, parts.clock)
-        self._pause_unwritten(group_of, {move.clip_id for move in moves})
+        written = {move.clip_id for move in moves}
+        for clip in group_of.clips:
+            if clip.id in written:
+                self._passed_over.lift(clip.id)
+            else:
+                self._passed_over.put(clip.id)
         for move in moves:
             self._log(move)
-            if move.after.status in (COMPLETE, ERROR):
+            if move.after.status in (COMPLETE, ERROR) or move.after.attempt != move.before.attempt:
                 wanted: tuple[Effect, ...] = tuple(each for each in effects if each.clip_id == move.clip_id)
                 self._runner.cancel_others(move.clip_id, wanted)
         for effect in effects:
-            self._runner.start(group_of.pipeline, effect)
+            self._start(group_of.pipeline, effect)
 
-    def _pause_unwritten(self, group_of: Group, written: set[str]) -> None:
-        for clip in group_of.clips:
-            before = self._passed_over.pop(clip.id, None)
-            if clip.id not in written:
-                seconds = min(2 * before.seconds, LONGEST_PAUSE_SECONDS) if before else FIRST_PAUSE_SECONDS
-                self._passed_over[clip.id] = _Pause(self._parts.monotonic() + seconds, seconds)
-
-    def _forget_pauses(self, before: float) -> None:
-        """Drop what is long over: a clip may never be looked at again."""
-        self._passed_over = {clip_id: pause for clip_id, pause in self._passed_over.items() if pause.until >= before}
+    def _start(self, pipeline: str, effect: Effect) -> None:
+        try:
+            self._runner.start(pipeline, effect)
+        except Exception:
+            # The edge for one effect: its clip is looked at again, and its deadline ends it.
+            log.exception("an effect could not be started", clip_id=effect.clip_id)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             told, self._runner.progress = self._runner.progress, {}
-            await write_progress(self._parts.pool, self._term, told)
+            try:
+                await write_progress(self._parts.pool, self._term, told)
+            except _DATABASE_TROUBLE as problem:
+                log.warning("progress could not be written", clips=len(told), reason=type(problem).__name__)
+            except Exception:
+                # The edge for what only moves a bar: the next second has newer figures.
+                log.exception("progress could not be written", clips=len(told))
 
     async def _tidy(self) -> None:
         while True:
             await asyncio.sleep(TIDY_SECONDS)
             for name, hands in self._parts.hands.items():
                 try:
-                    await hands.tidy()
+                    log.info("tidied up", pipeline=name, **await hands.tidy())
                 except DriverError as problem:
                     log.warning("tidying up failed; the next hour tries again", pipeline=name, code=problem.code)
+                except Exception:
+                    # The edge for what only costs storage.
+                    log.exception("tidying up broke; the next hour tries again", pipeline=name)
 
     def _log(self, move: Move) -> None:
         if move.changes_status:

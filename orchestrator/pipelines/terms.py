@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from orchestrator.pipelines.limits import Limits, refuse_gaps
 from orchestrator.storage.clips import Clip
 from statusutils import StatusTable
 
@@ -20,13 +21,15 @@ from statusutils import StatusTable
 class Step:
     """A move the engine asks for on what it has seen.
 
-    *reason* is the sentence in the history; *facts* are columns of the clip that are now known.
+    *reason* is the sentence in the history; *facts* are columns of the clip that are now known; *heals* says of an
+    error that a new attempt may not meet it again.
     """
 
     status: str
     reason: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    heals: bool = False
 
 
 class Effect(Protocol):
@@ -52,7 +55,8 @@ def effect_name(effect: Effect) -> str:
 class Plan:
     """What follows for one clip now: at most one step, effects, and when to look again (None: never).
 
-    *step_percent* is the current status's own 0-100; *details* are merged into the document.
+    *step_percent* is the current status's own 0-100; *details* are merged into the document, *cleared* names what is
+    dropped from it.
     """
 
     look_at: datetime | None
@@ -61,6 +65,7 @@ class Plan:
     step_percent: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    cleared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +78,19 @@ class LookKind:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """The pure half of a pipeline."""
+    """The pure half of a pipeline. The engine applies its *limits*; the plan need not know them.
+
+    Raises ValueError for limits that leave out a status.
+    """
 
     table: StatusTable
+    limits: Limits
     look_kind: Callable[[Clip], LookKind]
     plan: Callable[[Clip, Any, datetime], Plan]
     resume_status: Callable[[Clip], str | None]
+
+    def __post_init__(self) -> None:
+        refuse_gaps(self.table, self.limits)
 
 
 class Reports(Protocol):
@@ -105,7 +117,7 @@ class Hands(Protocol):
     """The half of a pipeline that talks to the world."""
 
     async def observe(self, kind: LookKind, clips: Sequence[Clip]) -> Mapping[str, Any]:
-        """What is to be seen of each clip, by clip id.
+        """What is to be seen of each clip, by clip id; a `DriverError` for a clip that alone could not be seen.
 
         Raises:
             TransientError: nothing could be seen; look again later.
@@ -125,8 +137,10 @@ class Hands(Protocol):
         """How many effects of this kind may run at once in this process."""
         ...
 
-    async def tidy(self) -> None:
-        """Clear what crashes have left outside; called by the leader every hour, safe to repeat and to fail.
+    async def tidy(self) -> Mapping[str, int]:
+        """Clear what crashes have left outside, and say how much of what; called by the leader every hour.
+
+        Safe to repeat and to fail.
 
         Raises:
             TransientError, PermanentError: as the driver says.

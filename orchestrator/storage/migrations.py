@@ -18,7 +18,7 @@ import asyncpg
 import structlog
 
 from orchestrator.storage.law import render_law_functions
-from orchestrator.storage.pool import may_act_in
+from orchestrator.storage.pool import is_pooled, may_act_in
 
 log = structlog.get_logger(__name__)
 
@@ -66,11 +66,16 @@ async def migrate(dsn: str, directory: Path | None = None) -> list[str]:
     """Bring the database at *dsn* to the newest version; the names of what was applied now.
 
     Raises:
-        MigrationError: an applied file was edited, or the database is newer than this program.
+        MigrationError: an applied file was edited, the database is newer than this program, or a pooler is in the way.
     """
     directory = directory or migrations_directory()
     connection = await asyncpg.connect(dsn, timeout=30)
     try:
+        if await is_pooled(connection):
+            raise MigrationError(
+                "a connection pooler stands at this address, and a migration needs a session of its own;"
+                " set DATABASE_DIRECT_URL to the server's own address"
+            )
         await connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY)
         applied = await _apply_numbered(connection, read_migrations(directory))

@@ -1,80 +1,167 @@
-"""Connections: one pool per process, under the role the process acts in, with a limit on every wait."""
+"""Connections: one pool per process, under the role the process acts in, with a limit on every wait.
+
+The address may lead to the server itself or to a pooler like pgbouncer, where each transaction may meet another
+session: `find_access` tells. Through a pooler nothing depends on the session (see `sessions`); only listening needs
+the server itself.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
 
 import asyncpg
 import structlog
 
+from orchestrator.storage.sessions import session_settings, sessionless
+
 log = structlog.get_logger(__name__)
 
-# Any statement of ours ends in milliseconds; a minute means a dead peer.
+# Any statement of ours ends in milliseconds; half a minute means a dead peer.
 COMMAND_TIMEOUT_SECONDS = 30.0
-CONNECT_TIMEOUT_SECONDS = 10.0
+# An attempt that met an outage has to end soon after it, or it would prolong it; a handshake takes milliseconds.
+CONNECT_TIMEOUT_SECONDS = 5.0
 # How long a caller waits for a free connection before it is told to come again.
 ACQUIRE_TIMEOUT_SECONDS = 10.0
+# A server that is there ends a statement it was asked to cancel in milliseconds. One that does not is gone.
+_RELEASE_SECONDS = 2.0
 
-# Errors that say "the database is not there now", whatever the driver calls them.
+_NOT_HERE = "a connection pooler stands at this address; set DATABASE_DIRECT_URL to the server's own"
+
+# Errors that say "the database is not there now", or that it cannot do now what it could do before, whatever the
+# driver calls them. Later helps, and nothing else.
 DATABASE_AWAY = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.QueryCanceledError,
+    # Its administrator or its end: shutting down, starting up, a statement cancelled.
+    asyncpg.OperatorInterventionError,
+    # Too many connections, out of memory, its disk full.
+    asyncpg.InsufficientResourcesError,
+    # Its disk cannot be read or written.
+    asyncpg.PostgresSystemError,
+    # A standby that is not promoted yet.
+    asyncpg.ReadOnlySQLTransactionError,
     asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
 )
 
-# Sessions that hang may not hold up others; far above any statement of ours. Keep-alives find a peer that
-# vanished without a word in about 10 s.
-_SESSION_SETTINGS = {
-    "lock_timeout": "5s",
-    "statement_timeout": "30s",
-    "idle_in_transaction_session_timeout": "15s",
-    "tcp_keepalives_idle": "5",
-    "tcp_keepalives_interval": "2",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "10s",
-    "client_connection_check_interval": "5s",
-}
+
+class CannotListen(ConnectionError):
+    """Notifications cannot be heard at this address: a pooler stands there."""
 
 
-async def connect(dsn: str, role: str | None, application_name: str) -> asyncpg.Connection:
-    """One connection outside a pool, for listening."""
-    return await asyncpg.connect(
-        dsn,
-        timeout=CONNECT_TIMEOUT_SECONDS,
-        command_timeout=COMMAND_TIMEOUT_SECONDS,
-        server_settings=_settings(role, application_name),
-    )
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How an address lets us in: the role we can act in (None: our login's own), and whether a pooler stands there."""
+
+    role: str | None
+    pooled: bool
 
 
-async def create_pool(dsn: str, role: str | None, application_name: str, max_size: int = 10) -> asyncpg.Pool:
-    """A pool whose connections act as *role* (their own when None)."""
-    return await asyncpg.create_pool(
+class Pool(asyncpg.Pool):  # type: ignore[misc]  # asyncpg ships no types
+    """A pool that does not wait for a server that is gone, and after one such connection trusts no idle one."""
+
+    def acquire(self, *, timeout: float | None = None) -> _Loan:
+        """A connection for the length of a block; waits for a free one for *timeout* seconds."""
+        return _Loan(self, super().acquire(timeout=timeout))
+
+    def distrust_idle(self) -> None:
+        """Have the connections that nobody uses now opened anew when they are needed."""
+        for holder in self._holders:
+            if holder.is_idle():
+                holder.terminate()
+
+
+class _Loan:
+    """One connection on loan; giving it back takes `_RELEASE_SECONDS` at most and hides no error of the block."""
+
+    def __init__(self, pool: Pool, lending: Any) -> None:
+        self._pool = pool
+        self._lending = lending
+        self._connection: asyncpg.Connection | None = None
+
+    async def __aenter__(self) -> asyncpg.Connection:
+        self._connection = await self._lending.__aenter__()
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # By itself asyncpg waits as long as one waited for the loan, and what goes wrong then takes the place of
+        # *error*, which may be a cancellation.
+        try:
+            await self._pool.release(self._connection, timeout=_RELEASE_SECONDS)
+        except DATABASE_AWAY:
+            # asyncpg has closed it. What was opened before it may be as dead, and each would cost its own time-out.
+            self._pool.distrust_idle()
+
+
+async def create_pool(
+    dsn: str,
+    role: str | None,
+    application_name: str,
+    max_size: int = 10,
+    *,
+    pooled: bool = False,
+    command_timeout_seconds: float = COMMAND_TIMEOUT_SECONDS,
+) -> Pool:
+    """A pool whose connections act as *role* (their own when None); *pooled* when a pooler stands at *dsn*."""
+    pool = Pool(
         dsn,
         min_size=0,
         max_size=max_size,
-        timeout=CONNECT_TIMEOUT_SECONDS,
-        command_timeout=COMMAND_TIMEOUT_SECONDS,
-        server_settings=_settings(role, application_name),
+        max_queries=50_000,
+        max_inactive_connection_lifetime=300.0,
+        loop=None,
+        record_class=asyncpg.Record,
+        **_options(role, application_name, pooled, command_timeout_seconds),
     )
+    await pool
+    return pool
 
 
-async def usable_role(dsn: str, role: str) -> str | None:
-    """*role* when this login may act in it, else None; then only the trigger guards the clips, and the log says so."""
-    connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_SECONDS)
+async def connect(dsn: str, role: str | None, application_name: str, *, pooled: bool = False) -> asyncpg.Connection:
+    """One connection outside a pool."""
+    return await asyncpg.connect(dsn, **_options(role, application_name, pooled, COMMAND_TIMEOUT_SECONDS))
+
+
+async def connect_to_listen(dsn: str, role: str | None, application_name: str) -> asyncpg.Connection:
+    """A connection on which notifications are heard.
+
+    Raises:
+        CannotListen: a pooler stands at *dsn*; who listened through it would hear nothing, and never know.
+    """
     try:
+        connection = await connect(dsn, role, application_name)
+    except asyncpg.ProtocolViolationError as refusal:
+        # "unsupported startup parameter": the pooler lets only those through that it can carry over.
+        raise CannotListen(_NOT_HERE) from refusal
+    if await is_pooled(connection):
+        connection.terminate()
+        raise CannotListen(_NOT_HERE)
+    return connection
+
+
+async def find_access(dsn: str, role: str) -> Access:
+    """How *dsn* lets us in. Where we cannot act in *role*, only the trigger guards the clips, and the log says so."""
+    connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_SECONDS, statement_cache_size=0)
+    try:
+        pooled = await is_pooled(connection)
         usable = await may_act_in(connection, role)
     finally:
         await connection.close(timeout=5)
     if not usable:
         log.warning("this database login cannot act as its role; the trigger holds alone", role=role)
-        return None
-    return role
+    return Access(role if usable else None, pooled)
+
+
+async def is_pooled(connection: asyncpg.Connection) -> bool:
+    """Whether a pooler stands between us and the server: then who took the call is not who does the work."""
+    return bool(await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid())
 
 
 async def may_act_in(connection: asyncpg.Connection, role: str) -> bool:
@@ -90,6 +177,19 @@ async def may_act_in(connection: asyncpg.Connection, role: str) -> bool:
     return True
 
 
-def _settings(role: str | None, application_name: str) -> dict[str, str]:
-    settings = {"application_name": application_name, **_SESSION_SETTINGS}
-    return settings | {"role": role} if role else settings
+def _options(role: str | None, application_name: str, pooled: bool, command_timeout_seconds: float) -> dict[str, Any]:
+    options: dict[str, Any] = {"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": command_timeout_seconds}
+    named = {"application_name": application_name}  # a pooler takes it over, too
+    if pooled:
+        # A prepared statement belongs to a session, and the next transaction may meet another one.
+        return {
+            **options,
+            "server_settings": named,
+            "statement_cache_size": 0,
+            "connection_class": sessionless(role),
+        }
+    return {
+        **options,
+        "server_settings": {**named, **session_settings(role)},
+        "connection_class": asyncpg.Connection,
+    }

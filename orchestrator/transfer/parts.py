@@ -26,7 +26,7 @@ class ByteSpan:
 def part_size_bytes(size_bytes: int, floor_bytes: int) -> int:
     """The one size of all parts but the last: the floor, or more, in whole MiB, where that would make too many."""
     needed = -(-size_bytes // MOST_PARTS)
-    return max(floor_bytes, -(-needed // MIB) * MIB)
+    return floor_bytes if needed <= floor_bytes else -(-needed // MIB) * MIB
 
 
 def part_count(size_bytes: int, part_bytes: int) -> int:

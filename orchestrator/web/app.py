@@ -21,6 +21,7 @@ from orchestrator.web.jobs.place import PLACE, place_from
 from orchestrator.web.live import LiveFeed
 from orchestrator.web.metrics import METRICS, Metrics
 from orchestrator.web.openapi import DOCUMENT, build_document
+from orchestrator.web.refusals import REFUSALS, Refusals, UnreadableCalls
 from orchestrator.web.routes import API_ROUTES, ROUTES
 from orchestrator.web.services import SERVICES, Services
 
@@ -30,16 +31,7 @@ log = structlog.get_logger(__name__)
 _SHUTDOWN_SECONDS = 7.0
 
 
-class _WithoutTheRequest(logging.Filter):
-    """What the HTTP parser could not read may hold a token; that it came, and from where, is enough."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.exc_info = record.exc_text = None
-        return True
-
-
 _http_log = logging.getLogger("orchestrator.web.http")
-_http_log.addFilter(_WithoutTheRequest())
 
 SERVER_OPTIONS: Mapping[str, Any] = {
     # Bodies are not decompressed: their size is the one that was counted.
@@ -57,6 +49,7 @@ def create_app(services: Services, heartbeat_seconds: float = HEARTBEAT_SECONDS)
     app = web.Application(middlewares=[edge], client_max_size=MAX_BYTES)
     app[SERVICES] = services
     app[METRICS] = Metrics()
+    app[REFUSALS] = Refusals()
     app[ASSETS] = read_assets()
     app[DOCUMENT] = build_document(API_ROUTES)
     app[EXPECTATIONS] = Expectations()
@@ -85,6 +78,8 @@ async def run_web(
     """
     settings = services.settings
     runner = web.AppRunner(create_app(services), shutdown_timeout=_SHUTDOWN_SECONDS, **SERVER_OPTIONS)
+    unreadable = UnreadableCalls()
+    _http_log.addFilter(unreadable)
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.host, settings.port).start()
@@ -96,6 +91,7 @@ async def run_web(
     finally:
         await services.wakeups.close()
         await runner.cleanup()
+        _http_log.removeFilter(unreadable)
 
 
 def _feed_for(services: Services, metrics: Metrics) -> LiveFeed:

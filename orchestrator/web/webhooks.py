@@ -18,6 +18,7 @@ from orchestrator.web.bodies import read_limited
 from orchestrator.web.connections import connection_of
 from orchestrator.web.metrics import METRICS
 from orchestrator.web.problems import Fault, Problem
+from orchestrator.web.refusals import REFUSALS
 from orchestrator.web.services import services_of
 from orchestrator.web.views import json_response
 from signals import signal_status_update
@@ -55,7 +56,7 @@ def _check_signature(request: web.Request, raw: bytes) -> None:
     try:
         verify(raw, request.headers.getall(HEADER, []), secrets, services.now().timestamp())
     except BadSignature as problem:
-        log.warning("a notification was refused", reason=problem.reason)
+        request.app[REFUSALS].warn("a notification was refused", reason=problem.reason)
         # The reason stays here: whoever guesses should not be told how near he is.
         raise Problem("bad-signature", "The signature is missing, stale or wrong") from problem
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,16 @@ import pytest
 from aiohttp import web
 
 from orchestrator.local.bucket import EmbeddedBucket
+from orchestrator.local.processes import Command, spawn
 from orchestrator.local.stream import StreamStandIn
 from orchestrator.storage.clips import Clip, Event, read_clip, read_events
 
 # A story takes seconds; on a busy machine a few times that. Only a hang meets this.
 LIMIT_SECONDS = 120.0
 WEBHOOK_SECRET = "a-secret-of-the-stories"
+BUCKET_SECRET = "stories-secret-key"
+# A stop takes a tenth of a second, and ten seconds are what the program gives itself.
+STOP_SECONDS = 10.0
 
 
 @dataclass
@@ -38,6 +42,8 @@ class House:
     http: aiohttp.ClientSession
     rows: asyncpg.Connection
     port: int
+    webhook_secret: str = WEBHOOK_SECRET
+    bucket_secret: str = BUCKET_SECRET
     extra: dict[str, str] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     served: web.AppRunner | None = None
@@ -56,11 +62,11 @@ class House:
             "CLOUDFLARE_ACCOUNT_ID": self.stream.account_id,
             "CLOUDFLARE_API_TOKEN": self.stream.api_token,
             "CLOUDFLARE_API_URL": self.stream.url,
-            "CLOUDFLARE_WEBHOOK_SECRET": WEBHOOK_SECRET,
+            "CLOUDFLARE_WEBHOOK_SECRET": self.webhook_secret,
             "CLOUDFLARE_DELIVERY_HOSTS": self.stream.url.partition("/client")[0],
             "R2_ENDPOINT_URL": self.bucket.endpoint_url,
             "R2_ACCESS_KEY_ID": "stories",
-            "R2_SECRET_ACCESS_KEY": "stories-secret-key",
+            "R2_SECRET_ACCESS_KEY": self.bucket_secret,
             "R2_BUCKET_NAME": "clips",
             "R2_PUBLIC_URL": self.bucket.public_url,
             "LOOK_INTERVAL_SECONDS": "0.3",
@@ -68,13 +74,23 @@ class House:
             **self.extra,
         }
 
-    def start(self, command: str) -> subprocess.Popen[bytes]:
-        """Start `orchestrator COMMAND` as a process of its own."""
-        log = (self.directory / f"{command}-{len(self.processes)}.log").open("wb")
+    def start(
+        self, command: str, *, name: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start `orchestrator COMMAND` as a process of its own, which the kernel kills should this one die.
+
+        *name* is that of its log, to which a restart under the same name adds; *environment* goes over the usual one.
+        """
         arguments = [sys.executable, "-m", "orchestrator", command]
-        process = subprocess.Popen(arguments, env=self.environment, stderr=log, stdout=log, cwd=self.directory)
+        whole = Command(arguments, self.directory, {**self.environment, **(environment or {})}, signal.SIGKILL)
+        with self.log_of(name or f"{command}-{len(self.processes)}").open("ab") as log:
+            process = spawn(whole, stdout=log, stderr=log)
         self.processes.append(process)
         return process
+
+    def log_of(self, name: str) -> Path:
+        """Where the process of that name writes."""
+        return self.directory / f"{name}.log"
 
     async def start_web(self) -> subprocess.Popen[bytes]:
         """Start the web process and wait until it is ready."""
@@ -173,18 +189,23 @@ class House:
             return await answer.read()
 
     async def close(self) -> None:
-        """End every process, gently first."""
+        """End every process, gently first; one that was stopped goes on, or it could not hear."""
         if self.served is not None:
             await self.served.cleanup()
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGCONT)
+        late = 0
         for process in self.processes:
             try:
-                await asyncio.to_thread(process.wait, 10)
+                await asyncio.to_thread(process.wait, STOP_SECONDS)
             except subprocess.TimeoutExpired:
+                late += 1
                 process.kill()
-                pytest.fail(f"a process did not stop within ten seconds\n{self.logs()}")
+                process.wait()
+        if late:
+            pytest.fail(f"{late} processes did not stop within {STOP_SECONDS:.0f} seconds\n{self.logs()}")
 
 
 def free_port() -> int:

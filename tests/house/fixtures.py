@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import asyncpg
 import imageio_ffmpeg
 import pytest
 
-from house import LIMIT_SECONDS, WEBHOOK_SECRET, House, free_port
+from house import BUCKET_SECRET, LIMIT_SECONDS, WEBHOOK_SECRET, House, free_port
 from orchestrator.local.bucket import BucketOptions, EmbeddedBucket
 from orchestrator.local.stream import StandInOptions, StreamStandIn
 
@@ -42,23 +43,35 @@ def house_directory(tmp_path: Path) -> Path:
 @pytest.fixture
 async def house(database: str, house_directory: Path, stream_options: dict[str, Any]) -> AsyncIterator[House]:
     """Database, provider and bucket running; no process of the program yet."""
+    async with open_house(house_directory, database, stream_options) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def open_house(
+    directory: Path, database: str, stream_options: Mapping[str, Any], bucket_secret: str = BUCKET_SECRET
+) -> AsyncIterator[House]:
+    """A house in *directory* over a migrated *database*; a test that needs several opens each by this."""
     port = free_port()
     options: dict[str, Any] = {
-        "data_dir": house_directory / "stream",
+        "data_dir": directory / "stream",
         "webhook_url": f"http://127.0.0.1:{port}/webhooks/cloudflare",
         "webhook_secret": WEBHOOK_SECRET,
         **stream_options,
     }
-    bucket_options = BucketOptions("stories", "stories-secret-key", "clips")
+    bucket_options = BucketOptions("stories", bucket_secret, "clips")
     rows = await asyncpg.connect(database)
-    async with (
-        EmbeddedBucket(house_directory / "bucket", bucket_options) as bucket,
-        StreamStandIn(StandInOptions(**options)) as stream,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LIMIT_SECONDS)) as http,
-    ):
-        made = House(house_directory, database, bucket, stream, http, rows, port)
-        try:
-            yield made
-        finally:
-            await made.close()
-    await rows.close()
+    try:
+        async with (
+            EmbeddedBucket(directory / "bucket", bucket_options) as bucket,
+            StreamStandIn(StandInOptions(**options)) as stream,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LIMIT_SECONDS)) as http,
+        ):
+            secret = str(options["webhook_secret"])
+            made = House(directory, database, bucket, stream, http, rows, port, secret, bucket_secret)
+            try:
+                yield made
+            finally:
+                await made.close()
+    finally:
+        await rows.close()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.explaining import Leadership, explain, read_leadership, spell
-from orchestrator.pipelines.stream.plan import DEADLINES
+from orchestrator.pipelines.stream.limits import LIMITS
 from orchestrator.storage.clips import Clip
 from orchestrator.storage.pool import connect
 from statusutils import STREAM
@@ -94,7 +94,7 @@ STANDING = [
     (
         "problem",
         clip("r2_uploading", problem(20), tries=3),
-        "20 s ago it met a problem, the last of 3 failed tries: The object store answered 503 (store_failing)"
+        "20 s ago it met a problem, the last of 3 failed tries (15 at most): The object store answered 503 (store_failing)"
         " (at r2_uploading since 14:00:00 UTC, 12 min); the monitor looks again in 12 s",
     ),
     (
@@ -183,7 +183,7 @@ FOLLOWING = [
         "deadline-passed",
         clip("processing", status_since=NOW - timedelta(hours=13)),
         LED,
-        "; the monitor looks again in 12 s and fails it, for its time here ended at 13:12:00 UTC.",
+        "; the monitor looks again in 12 s and fails it if that does not move it, for its time here ended at 13:12:00 UTC.",
     ),
     (
         "upload-expires-before-the-deadline",
@@ -252,8 +252,10 @@ def test_every_status_has_words_of_its_own() -> None:
 
 
 def test_every_status_that_has_a_deadline_names_it() -> None:
-    for status, limit in DEADLINES.items():
-        assert f"{SINCE + limit:%H:%M:%S} UTC if it is still here." in explain(clip(status), NOW, LED)
+    for status, limit in LIMITS.items():
+        at = SINCE + limit.stay
+        day = "" if at.date() == NOW.date() else f"{at:%Y-%m-%d} "
+        assert f"fails it at {day}{at:%H:%M:%S} UTC if it is still here." in explain(clip(status), NOW, LED)
 
 
 _ANY = st.recursive(

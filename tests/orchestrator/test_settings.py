@@ -207,3 +207,13 @@ def test_no_fault_holds_a_value(environment: pytest.MonkeyPatch, name: str, valu
     assert name in told
     assert "hush" not in told
     assert b"hush" not in pickle.dumps(refused.value.faults)
+
+
+def test_the_servers_own_address_is_the_usual_one_unless_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://pooler/db")
+    assert DatabaseSettings.load().direct_url == "postgresql://pooler/db"
+    monkeypatch.setenv("DATABASE_DIRECT_URL", "postgresql://server/db")
+    assert DatabaseSettings.load().direct_url == "postgresql://server/db"
+    monkeypatch.setenv("DATABASE_DIRECT_URL", "mysql://server/db")
+    with pytest.raises(SettingsError, match="DATABASE_DIRECT_URL: must start with postgresql://"):
+        DatabaseSettings.load()

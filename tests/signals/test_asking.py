@@ -73,6 +73,13 @@ async def test_who_insists_and_for_which_attempt_is_filed_too(service: asyncpg.C
     assert [tuple(row) for row in rows] == [(True, False, 1), (False, False, 4), (False, True, 1)]
 
 
+async def test_what_was_only_heard_stands_in_the_history_and_covers_nothing(service: asyncpg.Connection) -> None:
+    await update_processing_details(service, "c", {"cloudflare_status": "ready"})
+    await signal_status_update(service, "c", "queued", {"cloudflare_status": "queued"}, "webhook", hearsay=True)
+    assert (await document(service))["cloudflare_status"] == "ready"
+    assert await service.fetchval("SELECT details FROM clip_signals") == '{"cloudflare_status": "queued"}'
+
+
 async def test_a_retry_asks_for_the_attempt_after_the_present_one(service: asyncpg.Connection) -> None:
     assert await signal_retry(service, "c", "stream_ready", "person") == 1
     assert [(signal.requested_status, signal.attempt) for signal in await read_pending(service, "c")] == [

@@ -21,6 +21,7 @@ from orchestrator.commands.failures import NOT_DONE, CommandFailed, DatabaseAway
 from orchestrator.commands.printing import complain, moment, painted, plain, say, say_json
 from orchestrator.settings import DatabaseSettings
 from orchestrator.storage.clips import Clip, Event, read_events
+from orchestrator.storage.pool import is_pooled
 from orchestrator.web.views import is_terminal, message_of, reason_of, state_of, timestamp
 from signals import CHANGED_CHANNEL
 from statusutils import COMPLETE, ERROR
@@ -68,7 +69,8 @@ async def _follow_on(connection: asyncpg.Connection, watch: _Watch) -> Clip:
             changed.set()
 
     connection.add_termination_listener(lambda *_: changed.set())
-    await connection.add_listener(CHANGED_CHANNEL, told)
+    if not await is_pooled(connection):
+        await connection.add_listener(CHANGED_CHANNEL, told)
     while True:
         changed.clear()
         seen = await _look(connection, watch)

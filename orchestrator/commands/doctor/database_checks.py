@@ -11,8 +11,9 @@ from orchestrator.commands.database import UNREADABLE_ADDRESS, place_of, why
 from orchestrator.commands.doctor.clocks import judge_skew
 from orchestrator.commands.doctor.findings import Finding, fail, ok, warn
 from orchestrator.explaining import Leadership, read_leadership, spell_seconds
+from orchestrator.settings import DatabaseSettings
 from orchestrator.storage.migrations import ROLES, MigrationError, pending_migrations
-from orchestrator.storage.pool import DATABASE_AWAY
+from orchestrator.storage.pool import DATABASE_AWAY, is_pooled
 
 # The oldest one that knows every setting of our sessions.
 OLDEST_VERSION = 14
@@ -27,6 +28,8 @@ SELECT pg_has_role(current_user, oid, 'member') AS usable,
        has_column_privilege(oid, 'clips', 'status', 'UPDATE') AS moves_clips
   FROM pg_roles WHERE rolname = $1
 """
+# No two databases of this world began in the same microsecond and are called the same.
+_WHICH = "SELECT (pg_postmaster_start_time(), current_database())::text"
 # Ended clips have no look_at, so this reads what is late and nothing else.
 _OVERDUE = """
 SELECT count(*) FROM (
@@ -34,10 +37,11 @@ SELECT count(*) FROM (
 """
 
 
-async def check_database(dsn: str) -> Sequence[Finding]:
+async def check_database(settings: DatabaseSettings) -> Sequence[Finding]:
     """Everything about the database, as far as each thing can be asked while those before it are well."""
+    dsn = settings.database_url.get_secret_value()
     try:
-        connection = await asyncpg.connect(dsn, timeout=_CONNECT_SECONDS, command_timeout=_COMMAND_SECONDS)
+        connection = await _connect(dsn)
     except ValueError:
         return [fail("database", *UNREADABLE_ADDRESS)]
     except asyncpg.PostgresError as problem:
@@ -46,9 +50,41 @@ async def check_database(dsn: str) -> Sequence[Finding]:
         text = f"{place_of(dsn)} does not answer ({why(problem)})"
         return [fail("database", text, "start it, or mend DATABASE_URL")]
     try:
-        return await _examine(connection, dsn)
+        found = await _examine(connection, dsn)
+        return [*found, await _check_listening(connection, settings)]
     finally:
         connection.terminate()
+
+
+async def _connect(dsn: str) -> asyncpg.Connection:
+    # Nothing is prepared ahead: a pooler may stand there.
+    return await asyncpg.connect(
+        dsn, timeout=_CONNECT_SECONDS, command_timeout=_COMMAND_SECONDS, statement_cache_size=0
+    )
+
+
+async def _check_listening(connection: asyncpg.Connection, settings: DatabaseSettings) -> Finding:
+    """Whether changes and signals are heard at once, for which a session with the server itself is needed."""
+    what, name = "notifications", "DATABASE_DIRECT_URL"
+    if settings.database_direct_url is None:
+        if not await is_pooled(connection):
+            return ok(what, "they are heard: no connection pooler is in between")
+        text = "a connection pooler stands at DATABASE_URL: none is heard, and what is asked waits for up to a second"
+        return warn(what, text, f"set {name} to the server's own address")
+    place = place_of(settings.direct_url)
+    try:
+        direct = await _connect(settings.direct_url)
+    except (ValueError, asyncpg.PostgresError, *DATABASE_AWAY) as problem:
+        reason = "the address cannot be read" if isinstance(problem, ValueError) else why(problem)
+        return fail(what, f"the server itself does not answer at {place} ({reason})", f"mend {name}")
+    try:
+        if await is_pooled(direct):
+            return warn(what, f"a connection pooler stands at {place}, too", f"set {name} to the server's own address")
+        if await direct.fetchval(_WHICH) != await connection.fetchval(_WHICH):
+            return fail(what, f"{place} is another database than DATABASE_URL leads to", f"mend {name}")
+    finally:
+        direct.terminate()
+    return ok(what, f"they are heard at {place}")
 
 
 async def _examine(connection: asyncpg.Connection, dsn: str) -> list[Finding]:

@@ -47,8 +47,8 @@ async def examine(flags: Mapping[str, Any], *, as_json: bool, write: bool) -> in
 async def find(flags: Mapping[str, Any], *, write: bool) -> list[Finding]:
     """What all checks found, in the order in which things depend on each other."""
     settings, findings = _settings(flags)
-    dsn = _dsn(flags)
-    database = await within("database", _DATABASE_SECONDS, partial(check_database, dsn)) if dsn else []
+    stated = _database(flags)
+    database = await within("database", _DATABASE_SECONDS, partial(check_database, stated)) if stated else []
     findings += database
     if settings is None:
         return [
@@ -90,11 +90,11 @@ def _fault(fault: str) -> Finding:
     return fail(name, text, f"set {name} in the environment or .env, or --{name.lower().replace('_', '-')}")
 
 
-def _dsn(flags: Mapping[str, Any]) -> str | None:
-    """The database's address, though other settings may be wrong."""
+def _database(flags: Mapping[str, Any]) -> DatabaseSettings | None:
+    """Where the database is, though other settings may be wrong."""
     try:
         named = {name: flags.get(name) for name in DatabaseSettings.model_fields}
-        return DatabaseSettings.load(**named).database_url.get_secret_value()
+        return DatabaseSettings.load(**named)
     except SettingsError:
         return None
 

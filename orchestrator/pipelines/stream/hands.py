@@ -11,7 +11,7 @@ import asyncpg
 
 from orchestrator.drivers.cloudflare import CloudflareStream
 from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video
-from orchestrator.drivers.errors import PermanentError, TransientError
+from orchestrator.drivers.errors import DriverError, PermanentError, TransientError
 from orchestrator.drivers.object_store import ObjectStore
 from orchestrator.pipelines.stream.effects import (
     AbandonTransfer,
@@ -21,6 +21,7 @@ from orchestrator.pipelines.stream.effects import (
     StreamEffect,
     TransferToBucket,
 )
+from orchestrator.pipelines.stream.ghosts import GhostSweep
 from orchestrator.pipelines.stream.plan import DOWNLOAD, VIDEO, VideoMissing, mp4_ready
 from orchestrator.pipelines.terms import Done, Effect, LookKind, Reports, Step
 from orchestrator.storage.clips import Clip
@@ -52,6 +53,8 @@ class StreamHands:
         checkpoints: Checkpoints,
         pool: asyncpg.Pool,
         max_transfers: int,
+        *,
+        removes_ghosts: bool = False,
     ) -> None:
         self._stream = stream
         self._store = store
@@ -59,23 +62,35 @@ class StreamHands:
         self._checkpoints = checkpoints
         self._pool = pool
         self._max_transfers = max_transfers
+        self._ghosts = GhostSweep(stream, pool, removes=removes_ghosts)
 
     def capacity(self, effect: Effect) -> int:
         """Transfers are bounded by the owner's setting, everything else by what may wait for the call budget."""
         return self._max_transfers if isinstance(effect, TransferToBucket) else MAX_CALLS_AT_ONCE
 
-    async def observe(self, kind: LookKind, clips: Sequence[Clip]) -> Mapping[str, Video | Download | VideoMissing]:
+    async def observe(
+        self, kind: LookKind, clips: Sequence[Clip]
+    ) -> Mapping[str, Video | Download | VideoMissing | DriverError]:
         """Videos by one list call for all; an MP4 by a call of its own. Raises as the driver does."""
         by_uid = {clip.cloudflare_uid: clip.id for clip in clips if clip.cloudflare_uid is not None}
         if kind == DOWNLOAD:
             return {clip_id: await self._stream.get_downloads(uid) for uid, clip_id in by_uid.items()}
         assert kind == VIDEO, kind  # noqa: S101 - the plan knows no other kind
         listed = await self._stream.list_by_ids(list(by_uid))
-        seen: dict[str, Video | Download | VideoMissing] = {by_uid[uid]: video for uid, video in listed.items()}
+        seen: dict[str, Video | Download | VideoMissing | DriverError] = {
+            by_uid[uid]: video for uid, video in listed.items()
+        }
         for uid, clip_id in by_uid.items():
             if uid not in listed:  # a list that leaves one out is no evidence
-                seen[clip_id] = await self._stream.get(uid) or VideoMissing()
+                seen[clip_id] = await self._look_for(uid)
         return seen
+
+    async def _look_for(self, uid: str) -> Video | VideoMissing | DriverError:
+        """One video by a call of its own; a refusal concerns that one alone."""
+        try:
+            return await self._stream.get(uid) or VideoMissing()
+        except DriverError as problem:
+            return problem
 
     async def carry_out(self, effect: Effect, reports: Reports) -> Done:
         """Do one effect of this pipeline; safe to repeat and to cancel. Raises as the drivers do."""
@@ -96,9 +111,21 @@ class StreamHands:
             case _:
                 assert_never(stream_effect)
 
-    async def tidy(self) -> None:
-        """Abort unfinished uploads in the bucket that nobody knows. Raises as the driver does."""
-        await sweep_orphans(self._store, self._checkpoints)
+    async def tidy(self) -> Mapping[str, int]:
+        """Abort unfinished uploads in the bucket that nobody knows; find videos that belong to no clip.
+
+        One does not wait for the other: a bucket that fails hides no ghost. Raises as the drivers do.
+        """
+        failed: DriverError | None = None
+        aborted = 0
+        try:
+            aborted = await sweep_orphans(self._store, self._checkpoints)
+        except DriverError as problem:
+            failed = problem
+        found = await self._ghosts.sweep()
+        if failed is not None:
+            raise failed
+        return {"uploads_aborted": aborted, **found}
 
     async def _copy_from_url(self, effect: CopyFromUrl) -> Done:
         """A copy may not be asked for twice: first look for one that already carries this clip's mark."""
@@ -126,7 +153,11 @@ class StreamHands:
     async def _enable_mp4(self, effect: EnableMp4) -> Done:
         """Ask for the MP4 only when a look shows none, so that a repeat asks for nothing twice."""
         download = await self._stream.get_downloads(effect.uid)
-        details: dict[str, object] = {"mp4_makes": effect.make, "mp4_makes_in_attempt": effect.attempt}
+        details: dict[str, object] = {
+            "mp4_makes": effect.make,
+            "mp4_makes_in_attempt": effect.attempt,
+            "mp4_asked_at": datetime.now(UTC).isoformat(),
+        }
         if effect.make > 1 and download.state == DownloadState.ERROR:
             await self._stream.reset_download(effect.uid)
             download = Download()

@@ -9,7 +9,9 @@ from functools import partial
 from typing import Any
 
 from orchestrator.drivers.cloudflare_models import Download, Video
+from orchestrator.pipelines.limits import moment
 from orchestrator.pipelines.stream.effects import AbandonTransfer, CopyFromUrl, DeleteVideo, EnableMp4, TransferToBucket
+from orchestrator.pipelines.stream.limits import LIMITS, PASSING_ERRORS
 from orchestrator.pipelines.terms import LookKind, Pipeline, Plan, Step
 from orchestrator.storage.clips import Clip
 from statusutils import COMPLETE, ERROR, STREAM
@@ -28,19 +30,6 @@ VIDEO = LookKind("video", 50)
 # There is no list of MP4s: each is a call of its own.
 DOWNLOAD = LookKind("download", 1)
 
-# How long a clip may stay at a status before it is failed with a reason: each several times what the slowest
-# clip needs (30 GB, 10 hours of video), and long enough to sit out hours of a provider's outage.
-DEADLINES: Mapping[str, timedelta] = {
-    "uploading": timedelta(hours=48),
-    "queued": timedelta(hours=6),
-    "processing": timedelta(hours=12),
-    "stream_ready": timedelta(hours=3),
-    "waitformp4": timedelta(hours=6),
-    "mp4_processing": timedelta(hours=6),
-    "mp4downloading": timedelta(hours=6),
-    "r2_uploading": timedelta(hours=12),
-}
-
 # A look at a clip that has not moved grows rarer: an eighth of the time it has stood there, up to a minute.
 LONGEST_INTERVAL = timedelta(seconds=60)
 # While an effect runs, a look only finds out whether it still does.
@@ -50,7 +39,7 @@ EXPIRY_GRACE = timedelta(minutes=5)
 # The provider's answers lag behind its creates and copies, which open a status; before that a missing video is no
 # evidence.
 MISSING_GRACE = timedelta(seconds=60)
-# A failed MP4 is made afresh twice; a third failure will not heal.
+# A failed or forgotten MP4 is asked for afresh twice; a third failure will not heal.
 MP4_MAKES = 3
 
 # What a transfer ends with when the MP4 is not at its address: a new attempt asks the provider for it again.
@@ -101,10 +90,6 @@ def plan(clip: Clip, seen: Seen, now: datetime, policy: StreamPolicy) -> Plan:
     """What should be so for *clip*, given what was *seen* of it at *now*."""
     if clip.status in (COMPLETE, ERROR):
         return _tidy_up(clip, now)
-    deadline = DEADLINES[clip.status]
-    if now - clip.status_since > deadline:
-        hours = deadline.total_seconds() / 3600
-        return _failed(now, "deadline_passed", f"It stood at {clip.status} for more than {hours:g} hours")
     if _awaits_copy(clip):
         effect = CopyFromUrl(clip.id, clip.attempt, clip.title)
         return Plan(look_at=now + WHILE_WORKING, effects=(effect,))
@@ -123,11 +108,20 @@ def resume_status(clip: Clip) -> str | None:
         return "uploading" if clip.processing_details.get("copied_from_url") else None
     if clip.processing_details.get("has_source_url") and not clip.hls_url:
         return "uploading"
-    if clip.mp4_url and clip.processing_details.get("error_code") not in _DEAD_ADDRESS:
+    if clip.mp4_url and not _has_dead_address(clip):
         return "mp4downloading"
     if clip.hls_url:
         return "stream_ready"
     return "uploading" if clip.cloudflare_uid else None
+
+
+def _has_dead_address(clip: Clip) -> bool:
+    details = clip.processing_details
+    problem = details.get("last_problem")
+    # What a person should have mended, and nobody did until the time was over, is told by the problem alone.
+    last = problem.get("code") if isinstance(problem, Mapping) else None
+    ended_by = last if details.get("error_code") == "deadline_passed" else details.get("error_code")
+    return ended_by in _DEAD_ADDRESS
 
 
 def _awaits_copy(clip: Clip) -> bool:
@@ -143,11 +137,9 @@ def _interval(clip: Clip, now: datetime, policy: StreamPolicy) -> timedelta:
     return max(policy.shortest_interval, min((now - clip.status_since) / 8, LONGEST_INTERVAL))
 
 
-def _failed(now: datetime, code: str, text: str, **details: Any) -> Plan:
-    return Plan(
-        look_at=now,
-        step=Step(ERROR, text, details={"error_code": code, "error_message": text, **details}),
-    )
+def _failed(now: datetime, code: str, text: str, *, heals: bool = False, **details: Any) -> Plan:
+    said = {"error_code": code, "error_message": text, **details}
+    return Plan(look_at=now, step=Step(ERROR, text, details=said, heals=heals))
 
 
 def _tidy_up(clip: Clip, now: datetime) -> Plan:
@@ -190,7 +182,9 @@ def _plan_missing(clip: Clip, now: datetime, again: datetime) -> Plan:
 
 def _plan_provider_error(seen: Video, now: datetime) -> Plan:
     text = f"Cloudflare could not encode the video: {seen.error_text or seen.error_code or 'no reason given'}"
-    return _failed(now, "provider_error", text, provider_error_code=seen.error_code, cloudflare_status=seen.state_raw)
+    heals = seen.error_code in PASSING_ERRORS
+    said = {"provider_error_code": seen.error_code, "cloudflare_status": seen.state_raw}
+    return _failed(now, "provider_error", text, heals=heals, **said)
 
 
 def _upload_is_over(clip: Clip, seen: Video, now: datetime) -> bool:
@@ -226,8 +220,7 @@ def _plan_mp4(clip: Clip, seen: Seen, now: datetime, policy: StreamPolicy) -> Pl
     if seen.state == "error":
         return _plan_mp4_failed(clip, now, details)
     if seen.state == "absent":
-        effect = EnableMp4(clip.id, clip.attempt, clip.cloudflare_uid, _makes(clip))
-        return Plan(look_at=now + WHILE_WORKING, effects=(effect,), details=details)
+        return _plan_mp4_lost(clip, now, again, details)
     if clip.status == "waitformp4" and (seen.percent or 0) > 0:
         step = Step("mp4_processing", f"Cloudflare has made {seen.percent:g} % of the MP4", details=details)
         return Plan(look_at=again, step=step, step_percent=seen.percent)
@@ -238,7 +231,26 @@ def _plan_mp4_failed(clip: Clip, now: datetime, details: Mapping[str, Any]) -> P
     made = _makes(clip)
     if made >= MP4_MAKES or clip.cloudflare_uid is None:
         return _failed(now, "mp4_failed", f"Cloudflare failed to make the MP4 {made} times")
-    effect = EnableMp4(clip.id, clip.attempt, clip.cloudflare_uid, make=made + 1)
+    return _make_again(clip, clip.cloudflare_uid, now, details)
+
+
+def _plan_mp4_lost(clip: Clip, now: datetime, again: datetime, details: Mapping[str, Any]) -> Plan:
+    """It was asked for, and the provider shows none: its answer may lag behind, or it has lost the request.
+
+    Each further request counts, so that a provider which takes them all and makes nothing is not asked for ever.
+    """
+    asked_at = moment(clip.processing_details.get("mp4_asked_at")) or clip.status_since
+    if now - max(asked_at, clip.status_since) < MISSING_GRACE:
+        return Plan(look_at=again, details=details)
+    made = _makes(clip)
+    if made >= MP4_MAKES or clip.cloudflare_uid is None:
+        text = f"Cloudflare took the request for the MP4 {made} times and made none"
+        return _failed(now, "mp4_lost", text, heals=True)
+    return _make_again(clip, clip.cloudflare_uid, now, details)
+
+
+def _make_again(clip: Clip, uid: str, now: datetime, details: Mapping[str, Any]) -> Plan:
+    effect = EnableMp4(clip.id, clip.attempt, uid, make=_makes(clip) + 1)
     return Plan(look_at=now + WHILE_WORKING, effects=(effect,), details=details)
 
 
@@ -261,7 +273,8 @@ def mp4_ready(download: Download) -> Step:
 def _plan_transfer(clip: Clip, seen: Seen, now: datetime, policy: StreamPolicy) -> Plan:
     """`mp4downloading`, `r2_uploading`: the transfer runs, or is started again from its checkpoint."""
     if clip.cloudflare_uid is None or clip.mp4_url is None:
-        return _failed(now, "mp4_unknown", "The address of the MP4 is not known; a new attempt asks for it again")
+        text = "The address of the MP4 is not known; a new attempt asks for it again"
+        return _failed(now, "mp4_unknown", text, heals=True)
     effect = TransferToBucket(
         clip.id,
         clip.attempt,
@@ -298,7 +311,7 @@ _PLANS: Mapping[str, Callable[[Clip, Seen, datetime, StreamPolicy], Plan]] = {
 
 def stream_pipeline(policy: StreamPolicy) -> Pipeline:
     """The stream pipeline under the owner's policy."""
-    return Pipeline(table=STREAM, look_kind=look_kind, plan=partial(plan, policy=policy), resume_status=resume_status)
+    return Pipeline(STREAM, LIMITS, look_kind, partial(plan, policy=policy), resume_status)
 
 
 STREAM_PIPELINE = stream_pipeline(StreamPolicy())

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-import structlog
 from aiohttp import web
 
 from orchestrator.web.access import SESSION_COOKIE, SESSION_LIFETIME, find_token, issue_session, require_own_page
 from orchestrator.web.pages.forms import read_form
 from orchestrator.web.pages.layout import page
 from orchestrator.web.pages.markup import EMPTY, Markup, fill, markup
+from orchestrator.web.refusals import REFUSALS
 from orchestrator.web.services import services_of
-
-log = structlog.get_logger(__name__)
 
 _MAIN = """<form class="card narrow" method="post" action="/sign-in">
 <h1>Sign in</h1>
@@ -42,7 +40,7 @@ async def take_token(request: web.Request) -> web.Response:
     tokens = [token.get_secret_value() for token in services.settings.api_tokens]
     token = find_token(form.get("token", ""), tokens)
     if token is None:
-        log.warning("a sign-in was refused")
+        request.app[REFUSALS].warn("a sign-in was refused")
         return page(request, "Sign in", _form(following, markup(_FAULT)), status=403)
     response = _to(following)
     response.set_cookie(

@@ -185,7 +185,7 @@ async def test_a_database_that_stays_away_ends_it(ground, watch, monkeypatch: py
     await ground.insert("c1")
     async with watch("c1", poll_seconds=0.05) as watched:
         monkeypatch.setattr(watching, "AWAY_MAX_SECONDS", 0.3)
-        monkeypatch.setattr("orchestrator.commands.database.usable_role", refuse)
+        monkeypatch.setattr("orchestrator.commands.database.find_access", refuse)
         await ground.owner.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {_WATCHERS}")
         ran = await watched.end()
     assert ran.code == 1

@@ -11,9 +11,11 @@ from email.utils import format_datetime
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 import pytest
 from aiohttp import web
 
+from orchestrator.commands.database import place_of
 from orchestrator.commands.doctor import examining
 from orchestrator.commands.doctor.clocks import judge_skew
 from orchestrator.commands.doctor.database_checks import judge_leadership
@@ -73,6 +75,7 @@ async def test_a_whole_installation_is_as_it_should_be(
         "role api",
         "role monitor",
         "monitor",
+        "notifications",
         "provider",
         "clock",
         "webhook",
@@ -95,7 +98,7 @@ async def test_people_get_a_table_that_ends_with_a_sum(cli, ground, no_bucket, m
     assert lines[0].split(maxsplit=2) == ["fail", "CLOUDFLARE_API_TOKEN", "is not set"]
     assert lines[1].strip() == ("-> set CLOUDFLARE_API_TOKEN in the environment or .env, or --cloudflare-api-token")
     assert lines[2].startswith("ok    database  ")
-    assert lines[-1] == "1 to mend, 3 to know of, 5 as they should be."
+    assert lines[-1] == "1 to mend, 3 to know of, 6 as they should be."
 
 
 async def test_every_fault_of_the_settings_is_found_and_the_database_looked_at(cli, ground) -> None:
@@ -183,6 +186,30 @@ async def test_a_role_that_may_do_too_much(cli, ground, monkeypatch) -> None:
     await ground.owner.execute("GRANT UPDATE (status) ON clips TO orchestrator_api")
     verdict, text, _ = (await database_findings(cli, monkeypatch))["role api"]
     assert (verdict, text) == ("warn", "orchestrator_api may move clips; only the trigger keeps it to the rules")
+
+
+async def test_a_pooler_through_which_nothing_is_heard(
+    cli, ground, database: str, empty_database: str, monkeypatch
+) -> None:
+    assert found(await cli("doctor", "--json"))["notifications"][0] == "ok"
+    true_pid = asyncpg.Connection.get_server_pid
+    monkeypatch.setattr(asyncpg.Connection, "get_server_pid", lambda _: 1)
+    finding = found(await cli("doctor", "--json"))["notifications"]
+    assert (finding[0], finding[2]) == ("warn", "set DATABASE_DIRECT_URL to the server's own address")
+    assert finding[1].startswith("a connection pooler stands at DATABASE_URL: none is heard")
+    monkeypatch.setenv("DATABASE_DIRECT_URL", database)
+    assert found(await cli("doctor", "--json"))["notifications"][1].startswith("a connection pooler stands at ")
+    monkeypatch.setattr(asyncpg.Connection, "get_server_pid", true_pid)
+    assert found(await cli("doctor", "--json"))["notifications"][:2] == (
+        "ok",
+        f"they are heard at {place_of(database)}",
+    )
+    monkeypatch.setenv("DATABASE_DIRECT_URL", empty_database)
+    finding = found(await cli("doctor", "--json"))["notifications"]
+    assert (finding[0], finding[2]) == ("fail", "mend DATABASE_DIRECT_URL")
+    monkeypatch.setenv("DATABASE_DIRECT_URL", "postgresql://u:c4n4ry-password@127.0.0.1:1/db")
+    finding = found(await cli("doctor", "--json"))["notifications"]
+    assert finding[1] == "the server itself does not answer at 127.0.0.1:1/db (connection refused)"
 
 
 async def test_clips_that_nobody_looks_at_in_time(cli, ground, monkeypatch) -> None:

@@ -231,7 +231,13 @@ CALLS = [
         CallClass.PROGRESS,
         missing=Download(DownloadState.ABSENT),
     ),
-    Call("enable_download", lambda stream: stream.enable_download(UID), envelope(MP4), CallClass.PROGRESS),
+    Call(
+        "enable_download",
+        lambda stream: stream.enable_download(UID),
+        envelope(MP4),
+        CallClass.PROGRESS,
+        repeatable=False,
+    ),
     Call(
         "reset_download",
         lambda stream: stream.reset_download(UID),

@@ -15,11 +15,21 @@ from typing import Any
 
 import asyncpg
 import pytest
+import structlog
 
 from orchestrator.monitor.leadership import Lease, Term
 from orchestrator.storage.clips import Clip
 from orchestrator.storage.pool import connect, create_pool
 from statusutils import ERROR, STREAM
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plain_tracebacks() -> Iterator[None]:
+    """As in production: without local variables, whose drawing takes longer than most tests here."""
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.processors.add_log_level, plain])
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="module")

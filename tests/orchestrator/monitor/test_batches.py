@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -39,6 +40,9 @@ BAD = {
     "nul-in-the-history": {"entries": (Entry("moved", 1, "uploading", "queued", "test", {"text": "\0"}),)},
     "too-large-a-document": {"details": {"text": "x" * 70_000}},
     "never-looked-at-again": {"look_at": None},
+    "no-json": {"details": {"at": datetime(2026, 1, 1, tzinfo=UTC)}},
+    "no-moment": {"look_at": 7},
+    "nested-beyond-words": {"details": {"deep": functools.reduce(lambda inner, _: [inner], range(20_000), [])}},
 }
 
 
@@ -53,7 +57,9 @@ async def test_the_one_at_fault_is_set_aside_and_the_rest_are_written(
     assert await write(pool, term, *moves) == set("abdef")
     clip = await read_clip(owner, "c")
     assert clip is not None
-    assert (clip.status, clip.progress, clip.processing_details) == ("uploading", 15.0, {})
+    assert (clip.status, clip.progress) == ("uploading", 15.0)
+    assert set(clip.processing_details) == {"last_problem"}
+    assert clip.processing_details["last_problem"]["code"] == "database_refused"
     assert clip.look_at is not None
     assert timedelta(0) < clip.look_at - datetime.now(UTC) <= SET_ASIDE_FOR
     (line,) = await history("c")

@@ -5,32 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import pytest
 
-from orchestrator.drivers.errors import DriverError, PermanentError, TransientError
-from orchestrator.monitor import effects
-from orchestrator.monitor.effects import (
-    BLAMELESS,
-    FIRST_WAIT,
-    LONGEST_WAIT,
-    MAX_TRIES,
-    NEEDS_A_PERSON,
-    PERSON_WAIT,
-    EffectRunner,
-    after_failure,
-    wait_after,
-)
+from orchestrator.drivers.errors import PermanentError, TransientError
+from orchestrator.monitor.effects import EffectRunner
+from orchestrator.monitor.failures import wait_after
 from orchestrator.monitor.leadership import Term
-from orchestrator.pipelines.terms import Done, Effect, Reports, Step
+from orchestrator.pipelines import PIPELINES
+from orchestrator.pipelines.terms import Done, Effect, Pipeline, Reports, Step
 from orchestrator.storage.clips import Clip, read_clip
 
 NOW = datetime.now(UTC)
 LIMIT_SECONDS = 10
+
+
+@pytest.fixture
+def pipelines() -> dict[str, Pipeline]:
+    """The pipelines of the runner."""
+    return dict(PIPELINES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,96 +36,6 @@ class Fetch:
 
     clip_id: str = "c"
     attempt: int = 1
-
-
-# ---- what a failure means ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("tries", "retry_after", "expected"),
-    [
-        (1, None, FIRST_WAIT),
-        (2, None, FIRST_WAIT * 2),
-        (4, None, FIRST_WAIT * 8),
-        (7, None, LONGEST_WAIT),
-        (10**6, None, LONGEST_WAIT),
-        (1, 45.0, timedelta(seconds=45)),
-        (7, 45.0, LONGEST_WAIT),
-        (1, 1e18, timedelta(hours=1)),
-        (1, float("inf"), timedelta(hours=1)),
-        (1, float("nan"), FIRST_WAIT),
-        (1, -3.0, FIRST_WAIT),
-    ],
-)
-def test_waits_grow_to_a_bound_and_heed_what_the_service_asks(
-    tries: int, retry_after: float | None, expected: timedelta
-) -> None:
-    assert wait_after(tries, retry_after) == expected
-
-
-def test_the_tries_of_one_status_last_longer_than_an_hour() -> None:
-    assert sum((wait_after(n, None) for n in range(1, MAX_TRIES)), timedelta()) > timedelta(hours=1)
-
-
-BROKEN = TransientError("source_cut", "the line was cut")
-AWAY = TransientError("provider_unavailable", "the provider is away")
-REFUSED = PermanentError("too_long", "longer than allowed")
-TOKEN = PermanentError("provider_refused_token", "the token was revoked")
-
-
-@pytest.mark.parametrize(
-    ("status", "tries", "problem", "ends_at", "tries_after", "look_in", "lines"),
-    [
-        pytest.param("mp4downloading", 0, BROKEN, "mp4downloading", 1, FIRST_WAIT, 1, id="first"),
-        pytest.param("mp4downloading", 2, BROKEN, "mp4downloading", 3, FIRST_WAIT * 4, 1, id="third"),
-        pytest.param("mp4downloading", MAX_TRIES - 1, BROKEN, "error", MAX_TRIES, timedelta(), 2, id="last"),
-        pytest.param("mp4downloading", 0, REFUSED, "error", 1, timedelta(), 2, id="cannot-help"),
-        pytest.param("mp4downloading", MAX_TRIES, AWAY, "mp4downloading", MAX_TRIES, LONGEST_WAIT, 1, id="blameless"),
-        pytest.param("mp4downloading", 0, AWAY, "mp4downloading", 0, FIRST_WAIT, 1, id="blameless-first"),
-        pytest.param("mp4downloading", 0, TOKEN, "mp4downloading", 0, PERSON_WAIT, 1, id="a-person-has-to-act"),
-        pytest.param("error", 0, BROKEN, "error", 1, FIRST_WAIT, 1, id="tidying-up"),
-        pytest.param("error", MAX_TRIES - 1, BROKEN, "error", MAX_TRIES, None, 1, id="tidying-up-given-up"),
-        pytest.param("complete", 0, REFUSED, "complete", 1, None, 1, id="tidying-up-cannot-help"),
-        pytest.param("complete", 0, TOKEN, "complete", 0, PERSON_WAIT, 1, id="tidying-up-waits-for-a-person"),
-    ],
-)
-def test_what_becomes_of_a_clip_whose_effect_failed(
-    a_clip,
-    status: str,
-    tries: int,
-    problem: DriverError,
-    ends_at: str,
-    tries_after: int,
-    look_in: timedelta | None,
-    lines: int,
-) -> None:
-    clip = a_clip(status=status, tries=tries)
-    move = after_failure(clip, Fetch(), problem, NOW)
-    assert (move.after.status, move.after.progress, move.tries) == (ends_at, clip.progress, tries_after)
-    assert move.look_at == (None if look_in is None else NOW + look_in)
-    assert [entry.kind for entry in move.entries] == ["failed-try", "moved"][:lines]
-    assert move.details["last_problem"]["code"] == problem.code
-    assert move.entries[0].details["reason"] == problem.text
-    assert ("error_code" in move.details) == (ends_at == "error" != status)
-    assert ("gave_up" in move.details) == (look_in is None)
-
-
-@pytest.mark.parametrize("code", sorted(BLAMELESS | NEEDS_A_PERSON))
-def test_an_outage_is_one_line_of_history_however_long_it_lasts(a_clip, code: str) -> None:
-    problem = TransientError(code, "away")
-    first = after_failure(a_clip(status="mp4downloading"), Fetch(), problem, NOW)
-    assert len(first.entries) == 1
-    again = a_clip(status="mp4downloading", processing_details=dict(first.details))
-    assert after_failure(again, Fetch(), problem, NOW).entries == ()
-    assert len(after_failure(again, Fetch(), BROKEN, NOW).entries) == 1
-    for spoiled in ("text", None, [], {"code": []}):
-        clip = a_clip(status="mp4downloading", processing_details={"last_problem": spoiled})
-        assert len(after_failure(clip, Fetch(), problem, NOW).entries) == 1
-
-
-def test_texts_of_services_are_cut(a_clip) -> None:
-    move = after_failure(a_clip(), Fetch(), PermanentError("x", "y" * 10_000), NOW)
-    assert len(json.dumps([dict(move.details), *(dict(entry.details) for entry in move.entries)])) < 5000
 
 
 # ---- the runner ----------------------------------------------------------------------------------------------------
@@ -151,12 +58,12 @@ class ScriptedHands:
 
 
 @pytest.fixture
-def runner_for(pool: asyncpg.Pool, term: Term):
+def runner_for(pool: asyncpg.Pool, term: Term, pipelines):
     """A runner with the given script, the hands in it, and an event that is set whenever something was reported."""
 
     def make(script: Callable[[Effect, Reports], Awaitable[Done]], **options: Any):
         hands, reported = ScriptedHands(script, **options), asyncio.Event()
-        runner = EffectRunner(pool, term, {"stream": hands}, lambda: NOW, reported.set)  # type: ignore[dict-item]
+        runner = EffectRunner(pool, term, pipelines, {"stream": hands}, lambda: NOW, reported.set)  # type: ignore[dict-item]
         return runner, hands, reported
 
     return make
@@ -287,10 +194,10 @@ async def test_a_failure_is_counted_written_and_waited_after(
     assert reported.is_set()
 
 
-async def test_a_fault_of_ours_counts_as_a_failed_try(
-    owner: asyncpg.Connection, runner_for, stand, monkeypatch
-) -> None:
-    monkeypatch.setattr(effects, "MAX_TRIES", 2)
+async def test_a_fault_of_ours_counts_as_a_failed_try(owner: asyncpg.Connection, runner_for, stand, pipelines) -> None:
+    stream = pipelines["stream"]
+    few = {status: replace(limit, tries=2) for status, limit in stream.limits.items()}
+    pipelines["stream"] = replace(stream, limits=few)
     await stand("c", "mp4downloading")
 
     async def script(effect: Effect, reports: Reports) -> Done:
@@ -307,7 +214,7 @@ async def test_a_fault_of_ours_counts_as_a_failed_try(
 
 @pytest.mark.parametrize("case", ["attempt-over", "term-over", "clip-gone"])
 async def test_a_failure_that_concerns_nobody_any_more_is_let_go(
-    owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand, case: str
+    owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, pipelines, stand, case: str
 ) -> None:
     await stand("c", "mp4downloading")
 
@@ -316,7 +223,7 @@ async def test_a_failure_that_concerns_nobody_any_more_is_let_go(
 
     held = Term(term.holder, term.epoch - 1) if case == "term-over" else term
     hands = {"stream": ScriptedHands(script)}
-    runner = EffectRunner(pool, held, hands, lambda: NOW, lambda: None)  # type: ignore[arg-type]
+    runner = EffectRunner(pool, held, pipelines, hands, lambda: NOW, lambda: None)  # type: ignore[arg-type]
     effect = Fetch("d") if case == "clip-gone" else Fetch(attempt=2 if case == "attempt-over" else 1)
     before = await the(owner)
     runner.start("stream", effect)

@@ -310,9 +310,9 @@ async def test_a_flood_is_judged_in_batches_of_bounded_size(
     sizes: list[int] = []
     real = judging._settle_all
 
-    def counted(rows, signals, at):
+    def counted(rows, signals, at, limits):
         sizes.append(len(signals))
-        return real(rows, signals, at)
+        return real(rows, signals, at, limits)
 
     monkeypatch.setattr(judging, "_settle_all", counted)
     for clip_id in "abcde":
@@ -362,7 +362,7 @@ async def test_a_clip_this_program_does_not_know_keeps_its_signals_and_hurts_nob
     )
     with capture_logs() as logs:
         assert [move.clip_id for move in await drain(pool, term, now)] == ["a", "c"]
-    assert [(entry["log_level"], entry["clip_id"]) for entry in logs] == [("error", "b")]
+    assert [(entry["log_level"], entry["clip_id"]) for entry in logs] == [("warning", "b")]
     assert await owner.fetchval("SELECT array_agg(clip_id) FROM clip_signals") == ["b"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +16,7 @@ from orchestrator.drivers.cloudflare_models import Video, VideoState
 from orchestrator.drivers.errors import PermanentError, TransientError
 from orchestrator.monitor import looking
 from orchestrator.monitor.errors import LeadershipLost
+from orchestrator.monitor.failures import FIRST_WAIT
 from orchestrator.monitor.leadership import Term
 from orchestrator.monitor.looking import (
     POISON_WAIT,
@@ -27,6 +30,7 @@ from orchestrator.monitor.looking import (
     unseen,
 )
 from orchestrator.pipelines import PIPELINES
+from orchestrator.pipelines.limits import TRIES
 from orchestrator.pipelines.stream.effects import EnableMp4
 from orchestrator.pipelines.stream.plan import DOWNLOAD, NOTHING, VIDEO
 from orchestrator.pipelines.terms import LookKind, Plan, Step
@@ -110,7 +114,7 @@ def test_clips_are_grouped_by_what_has_to_be_seen(a_clip, monkeypatch: pytest.Mo
         *(a_clip(id=f"v{n}", status="processing") for n in range(VIDEO.batch * 2 + 1)),
         *(a_clip(id=f"d{n}", status="waitformp4") for n in range(3)),
         a_clip(id="n", status="r2_uploading"),
-        a_clip(id="x", pipeline="cinema"),
+        a_clip(id="f", status="processing", tries=1),
     ]
     groups = group(PIPELINES, clips)
     assert sorted((one.kind.name, len(one.clips)) for one in groups) == [
@@ -119,10 +123,11 @@ def test_clips_are_grouped_by_what_has_to_be_seen(a_clip, monkeypatch: pytest.Mo
         ("download", 1),
         ("nothing", 1),
         ("video", 1),
+        ("video", 1),
         ("video", 50),
         ("video", 50),
     ]
-    assert {clip.id for one in groups for clip in one.clips} == {clip.id for clip in clips} - {"x"}
+    assert {clip.id for one in groups for clip in one.clips} == {clip.id for clip in clips}
     assert {one.kind for one in groups} == {VIDEO, DOWNLOAD, NOTHING}
 
 
@@ -219,43 +224,158 @@ def test_unseen_clips_do_not_come_back_in_step(a_clip) -> None:
     assert (min(waits), max(waits)) == (NOW + UNSEEN_WAIT, NOW + UNSEEN_WAIT * 1.5)
 
 
+# Every kind of exception that may come out of hands and plans, those that a lost database raises among them.
+POISONS = [
+    RecursionError("deep"),
+    MemoryError(),
+    KeyError("state"),
+    OSError("no file"),
+    TimeoutError(),
+    asyncpg.InternalClientError("got result for unknown protocol state"),
+    asyncpg.PostgresError("whatever"),
+    ConnectionResetError(),
+]
+
+
+@pytest.mark.parametrize("poison", POISONS, ids=lambda poison: type(poison).__name__)
 async def test_a_clip_that_breaks_a_look_is_found_and_holds_up_no_other(
-    owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand
+    owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand, history, poison: Exception
 ) -> None:
-    for clip_id in "abcd":
+    for clip_id in "abcdefgh":
         await stand(clip_id)
-    eyes = Eyes(broken={"c": RecursionError("a bug of ours")})
+    eyes = Eyes(broken={"c": poison})
     moves, _ = await look_at(pool, term, eyes, *await due(pool))
-    assert {move.clip_id for move in moves if move.changes_status} == {"a", "b", "d"}
-    clip = await read_clip(owner, "c")
+    assert {move.clip_id for move in moves if move.changes_status} == set("abdefgh")
+    assert len(eyes.looks) <= 7, "halving finds it"
+    await a_failed_look(owner, history, "c")
+
+
+async def a_failed_look(owner: asyncpg.Connection, history, clip_id: str) -> None:
+    clip = await read_clip(owner, clip_id)
     assert clip is not None
-    assert (clip.status, clip.look_at) == ("uploading", NOW + POISON_WAIT)
+    assert (clip.status, clip.tries, clip.look_at) == ("uploading", 1, NOW + FIRST_WAIT)
+    assert clip.processing_details["last_problem"]["code"] == "internal"
+    assert [(line["kind"], line["source"]) for line in await history(clip_id)] == [("failed-try", "look")]
 
 
-async def test_a_clip_that_cannot_be_planned_holds_up_no_other(
-    owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand
+@pytest.mark.parametrize("poison", POISONS, ids=lambda poison: type(poison).__name__)
+@pytest.mark.parametrize("where", ["plan", "look_kind", "resume_status", "a-plan-that-is-none"])
+async def test_a_clip_that_breaks_its_pipeline_holds_up_no_other(
+    owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand, history, poison: Exception, where: str
 ) -> None:
     for clip_id in "abc":
         await stand(clip_id)
+    if where == "resume_status":
+        retry_at = json.dumps({"retry_at": NOW.isoformat(), "error_code": "source_cut"})
+        await owner.execute("UPDATE clips SET status = 'error', processing_details = $1 WHERE id = 'b'", retry_at)
+    of_pipeline = {} if where == "a-plan-that-is-none" else {where: getattr(STREAM_PIPELINE, where)}
 
-    def plan(clip: Clip, seen: Any, at: datetime) -> Plan:
-        if clip.id == "b":
-            raise KeyError("a bug of ours")
-        return STREAM_PIPELINE.plan(clip, seen, at)
+    def breaking(real: Any) -> Any:
+        def call(clip: Clip, *more: Any) -> Any:
+            if clip.id == "b":
+                raise poison
+            return real(clip, *more)
 
-    poisoned = replace(STREAM_PIPELINE, plan=plan)
-    clips = tuple(await due(pool))
-    moves, _ = await look(pool, term, poisoned, Eyes(), Group("stream", VIDEO, clips), now)  # type: ignore[arg-type]
+        return call
+
+    def none_for_b(clip: Clip, seen: Any, at: datetime) -> Any:
+        return None if clip.id == "b" else STREAM_PIPELINE.plan(clip, seen, at)
+
+    changes = {name: breaking(real) for name, real in of_pipeline.items()} or {"plan": none_for_b}
+    poisoned = replace(STREAM_PIPELINE, **changes)
+    moved: set[str] = set()
+    for group_of in group({"stream": poisoned}, await due(pool)):
+        moves, _ = await look(pool, term, poisoned, Eyes(), group_of, now)  # type: ignore[arg-type]
+        moved |= {move.clip_id for move in moves if move.changes_status}
+    assert moved == {"a", "c"}
+    if where != "resume_status":
+        await a_failed_look(owner, history, "b")
+
+
+async def test_a_look_that_always_breaks_ends_the_clip_with_the_reason(
+    owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand
+) -> None:
+    await stand("c", tries=TRIES - 1)
+    await look_at(pool, term, Eyes(broken={"c": KeyError("a bug of ours")}), *await due(pool))
+    clip = await read_clip(owner, "c")
+    assert clip is not None
+    assert (clip.status, clip.processing_details["error_code"]) == ("error", "internal")
+    assert clip.error_message == "A look at the clip broke; the log says where"
+
+
+async def test_a_refusal_that_concerns_one_clip_is_of_that_clip_alone(
+    owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand
+) -> None:
+    class OneRefused(Eyes):
+        async def observe(self, kind: LookKind, clips: Sequence[Clip]) -> Mapping[str, Any]:
+            return {**await super().observe(kind, clips), "b": PermanentError("provider_refused", "not this one")}
+
+    for clip_id in "abc":
+        await stand(clip_id)
+    moves, _ = await look_at(pool, term, OneRefused(), *await due(pool))
     assert {move.clip_id for move in moves if move.changes_status} == {"a", "c"}
     clip = await read_clip(owner, "b")
     assert clip is not None
-    assert clip.look_at == NOW + POISON_WAIT
+    assert clip.processing_details["last_problem"]["code"] == "provider_refused"
 
 
-async def test_a_lost_database_is_not_taken_for_a_broken_look(pool: asyncpg.Pool, term: Term, stand) -> None:
+async def test_a_look_that_hangs_is_ended_and_no_clips_fault(
+    owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "LOOK_SECONDS", 0.05)
+
+    class Hanging(Eyes):
+        async def observe(self, kind: LookKind, clips: Sequence[Clip]) -> Mapping[str, Any]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
     await stand("c")
-    with pytest.raises(ConnectionResetError):
-        await look_at(pool, term, Eyes(broken={"c": ConnectionResetError()}), *await due(pool))
+    await look_at(pool, term, Hanging(), *await due(pool))
+    clip = await read_clip(owner, "c")
+    assert clip is not None
+    assert (clip.tries, clip.processing_details["last_problem"]["code"]) == (0, "provider_timeout")
+
+
+async def test_a_cancelled_look_is_cancelled(pool: asyncpg.Pool, term: Term, stand) -> None:
+    await stand("c")
+    with pytest.raises(asyncio.CancelledError):
+        await look_at(pool, term, Eyes(broken={"c": asyncio.CancelledError()}), *await due(pool))  # type: ignore[dict-item]
+
+
+async def test_a_status_of_a_newer_version_is_left_to_it(
+    owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand, a_clip
+) -> None:
+    await stand("c")
+    clip = replace((await due(pool))[0], status="polished")
+    outcome = looking._outcome(STREAM_PIPELINE, clip, None, looking.Sight(True), NOW)
+    assert outcome.move.after == outcome.move.before
+    assert (outcome.move.tries, outcome.move.look_at, outcome.effects) == (None, NOW + POISON_WAIT, ())
+
+
+async def test_a_row_that_cannot_be_read_is_told_and_hides_no_other(
+    pool: asyncpg.Pool, stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for clip_id in "abc":
+        await stand(clip_id)
+    real = looking.clip_from_row
+
+    def reading(row: Any) -> Clip:
+        if row["id"] == "b":
+            raise RecursionError
+        return real(row)
+
+    monkeypatch.setattr(looking, "clip_from_row", reading)
+    unreadable: list[str] = []
+    assert [clip.id for clip in await read_due(pool, ["stream"], [], unreadable.append)] == ["a", "c"]
+    assert unreadable == ["b"]
+
+
+async def test_a_lost_database_ends_the_look(pool: asyncpg.Pool, term: Term, stand) -> None:
+    await stand("c")
+    clips = await due(pool)
+    await pool.close()
+    with pytest.raises(asyncpg.InterfaceError):
+        await look_at(pool, term, Eyes(), *clips)
 
 
 # ---- a plan as a move ----------------------------------------------------------------------------------------------
@@ -263,10 +383,10 @@ async def test_a_lost_database_is_not_taken_for_a_broken_look(pool: asyncpg.Pool
 
 def test_a_plans_step_is_judged_by_the_same_law(a_clip) -> None:
     clip = a_clip(status="processing", progress=57.0, tries=4)
-    allowed = to_move(STREAM_PIPELINE, clip, Plan(NOW, Step("stream_ready", "seen", {"duration": 1}, {"a": 1})))
+    allowed = to_move(STREAM_PIPELINE, clip, Plan(NOW, Step("stream_ready", "seen", {"duration": 1}, {"a": 1})), NOW)
     assert (allowed.after.status, allowed.after.progress, allowed.tries) == ("stream_ready", 60.0, 0)
     assert (allowed.facts, allowed.details) == ({"duration": 1}, {"a": 1})
-    refused = to_move(STREAM_PIPELINE, clip, Plan(NOW, Step("queued", "seen")))
+    refused = to_move(STREAM_PIPELINE, clip, Plan(NOW, Step("queued", "seen")), NOW)
     assert refused.after == refused.before
     assert [(entry.kind, entry.details["rule"]) for entry in refused.entries] == [("refused", "backward")]
 
@@ -274,20 +394,21 @@ def test_a_plans_step_is_judged_by_the_same_law(a_clip) -> None:
 def test_a_plan_without_a_step_moves_progress_within_its_span_alone(a_clip) -> None:
     clip = a_clip(status="processing", progress=55.0, tries=4)
     for percent, shown in ((None, 55.0), (10.0, 55.0), (80.0, 57.99), (100.0, 59.99)):
-        move = to_move(STREAM_PIPELINE, clip, Plan(NOW, step_percent=percent))
+        move = to_move(STREAM_PIPELINE, clip, Plan(NOW, step_percent=percent), NOW)
         assert move.after.progress == pytest.approx(shown)
         assert (move.after.status, move.tries, move.entries) == ("processing", None, ())
 
 
 def test_a_step_takes_its_own_percentage_along(a_clip) -> None:
     clip = a_clip(status="waitformp4")
-    move = to_move(STREAM_PIPELINE, clip, Plan(NOW, Step("mp4_processing", "seen"), step_percent=50.0))
+    move = to_move(STREAM_PIPELINE, clip, Plan(NOW, Step("mp4_processing", "seen"), step_percent=50.0), NOW)
     assert move.after.progress == pytest.approx(80.0, abs=0.01)
 
 
 def test_an_error_keeps_its_progress_and_tells_its_time(a_clip) -> None:
     clip = a_clip(status="r2_uploading", progress=97.5)
-    move = to_move(STREAM_PIPELINE, clip, Plan(NOW, Step("error", "late", details={"error_code": "deadline_passed"})))
+    late = Plan(NOW + timedelta(minutes=1), Step("error", "late", details={"error_code": "deadline_passed"}))
+    move = to_move(STREAM_PIPELINE, clip, late, NOW)
     assert (move.after.status, move.after.progress) == ("error", 97.5)
     assert move.details["error_time"] == NOW.isoformat()
     assert move.entries[0].details == {

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video, VideoState
 from orchestrator.drivers.errors import TransientError
 from orchestrator.monitor.loop import Monitor, MonitorParts, _wait
+from orchestrator.pipelines.limits import TRIES
 from orchestrator.pipelines.stream.effects import AbandonTransfer, EnableMp4, TransferToBucket
 from orchestrator.pipelines.stream.plan import DOWNLOAD, StreamPolicy, stream_pipeline
 from orchestrator.pipelines.terms import Done, Effect, LookKind, Reports, Step
@@ -67,17 +69,20 @@ class ScriptedHands:
         await reports.step(Step("r2_uploading", "first part"))
         return Done(step=Step("complete", "verified", facts={"r2_url": "https://b/k.mp4", "file_size": 7}))
 
-    async def tidy(self) -> None:
+    async def tidy(self) -> Mapping[str, int]:
         self.asked["tidy"] += 1
+        return {"swept": 1}
 
 
 @asynccontextmanager
-async def monitor_on(database: str, hands: ScriptedHands) -> AsyncIterator[asyncio.Task[None]]:
+async def monitor_on(database: str, hands: ScriptedHands, tries: int = TRIES) -> AsyncIterator[asyncio.Task[None]]:
+    stream = stream_pipeline(StreamPolicy(timedelta(milliseconds=50), timedelta(seconds=1)))
+    limits = {status: replace(limit, tries=tries) for status, limit in stream.limits.items()}
     pool = await create_pool(database, "orchestrator_monitor", "test monitor")
     parts = MonitorParts(
         pool=pool,
         connect=lambda: connect(database, "orchestrator_monitor", "test listener"),
-        pipelines={"stream": stream_pipeline(StreamPolicy(timedelta(milliseconds=50), timedelta(seconds=1)))},
+        pipelines={"stream": replace(stream, limits=limits)},
         hands={"stream": hands},
     )
     stop = asyncio.Event()
@@ -144,7 +149,7 @@ async def test_an_outside_claim_is_looked_at_before_it_is_believed(database: str
 async def test_a_failing_transfer_is_tried_again_and_counted(
     database: str, api: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.monitor.effects.FIRST_WAIT", timedelta(milliseconds=20))
+    monkeypatch.setattr("orchestrator.monitor.failures.FIRST_WAIT", timedelta(milliseconds=20))
     hands = ScriptedHands()
     hands.transfer_problems = [TransientError("part_failed", "the line was cut"), ValueError("a bug of ours")]
     await insert(api, "a")
@@ -158,13 +163,13 @@ async def test_a_failing_transfer_is_tried_again_and_counted(
 async def test_what_always_fails_ends_in_error_and_a_retry_opens_the_next_attempt(
     database: str, api: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.monitor.effects.FIRST_WAIT", timedelta(milliseconds=5))
-    monkeypatch.setattr("orchestrator.monitor.effects.MAX_TRIES", 3)
+    monkeypatch.setattr("orchestrator.monitor.failures.FIRST_WAIT", timedelta(milliseconds=5))
     hands = ScriptedHands()
     hands.transfer_problems = [TransientError("part_failed", "the line was cut") for _ in range(3)]
     await insert(api, "a")
-    async with monitor_on(database, hands):
+    async with monitor_on(database, hands, tries=3):
         failed = await until(api, "a", lambda clip: clip.status == "error")
+        assert "retry_at" in failed.processing_details
         assert failed.error_message == "the line was cut"
         assert 85 <= failed.progress < 100
         resume = stream_pipeline(StreamPolicy()).resume_status(failed)

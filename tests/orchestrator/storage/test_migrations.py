@@ -21,7 +21,7 @@ from orchestrator.storage.migrations import (
     pending_migrations,
     read_migrations,
 )
-from orchestrator.storage.pool import connect, usable_role
+from orchestrator.storage.pool import connect, find_access
 
 ALL = [migration.name for migration in read_migrations()]
 ROLES = ("orchestrator_api", "orchestrator_monitor")
@@ -168,7 +168,7 @@ async def test_an_owner_who_may_not_create_roles_is_told_and_served(login, groun
     warnings = [entry for entry in logs if entry["log_level"] == "warning"]
     assert len(warnings) == 2
     assert "the trigger holds alone" in warnings[0]["event"]
-    assert await usable_role(dsn, "absent_api") is None
+    assert (await find_access(dsn, "absent_api")).role is None
     connection = await connect(dsn, None, "test")
     await connection.execute("INSERT INTO clips (id) VALUES ('c')")
     await connection.execute('UPDATE clips SET processing_details = \'{"requested_status": "error"}\'')
@@ -185,7 +185,7 @@ async def test_roles_that_an_administrator_made_are_given_their_rights_by_a_plai
     with capture_logs() as logs:
         await migrate(dsn)
     assert not [entry for entry in logs if entry["log_level"] == "warning"]
-    assert await usable_role(dsn, "orchestrator_api") == "orchestrator_api"
+    assert (await find_access(dsn, "orchestrator_api")).role == "orchestrator_api"
     api = await connect(dsn, "orchestrator_api", "test")
     await api.execute("INSERT INTO clips (id) VALUES ('c')")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -208,7 +208,7 @@ async def test_an_owner_who_may_create_roles_can_act_in_them(login, ground: Path
             await migrate(dsn, ground)
             await migrate(dsn, ground)
         for name in names:
-            assert await usable_role(dsn, name) == name
+            assert (await find_access(dsn, name)).role == name
             connection = await connect(dsn, name, "test")
             assert await connection.fetchval("SELECT current_user") == name
             await connection.close()
@@ -252,3 +252,10 @@ def test_an_installed_program_carries_the_ground_inside(installed: Path) -> None
     assert fingerprints == [migration.sha256 for migration in read_migrations()]
     for name in ("law.sql", "privileges.sql", "limits.sql"):
         assert (Path(directory) / name).read_bytes() == (migrations_directory() / name).read_bytes()
+
+
+async def test_nothing_is_migrated_through_a_pooler(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock belongs to a session, which there is somebody else's the moment after."""
+    monkeypatch.setattr(asyncpg.Connection, "get_server_pid", lambda _: 1)
+    with pytest.raises(MigrationError, match="DATABASE_DIRECT_URL"):
+        await migrate(empty_database)

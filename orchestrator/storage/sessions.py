@@ -1,0 +1,84 @@
+"""What a session of ours brings with it, and how to do without a session: through a pooler each transaction may meet
+another one, so that each brings its role and its limits itself.
+
+Directly, role and limits are set once, as the connection is opened. A pooler in transaction mode (pgbouncer, say)
+refuses or forgets such settings. There every statement outside a transaction becomes one of its own, and every
+transaction begins with
+
+    BEGIN; SET LOCAL lock_timeout = '5s'; …; SET LOCAL ROLE orchestrator_api
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any
+
+import asyncpg
+
+# Sessions that hang may not hold up others; far above any statement of ours.
+_LIMITS = {"lock_timeout": "5s", "statement_timeout": "30s", "idle_in_transaction_session_timeout": "15s"}
+# How the server finds a peer that vanished without a word, in about 10 s. Behind a pooler its peer is the pooler.
+_KEEP_ALIVES = {
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10s",
+    "client_connection_check_interval": "5s",
+}
+
+
+def session_settings(role: str | None) -> Mapping[str, str]:
+    """What a session with the server itself is opened with."""
+    return {**_LIMITS, **_KEEP_ALIVES, **({"role": role} if role else {})}
+
+
+def sessionless(role: str | None) -> type[asyncpg.Connection]:
+    """The kind of connection that asks nothing of its session and acts in *role*, for use through a pooler."""
+    settings = [f"SET LOCAL {name} = '{value}'" for name, value in _LIMITS.items()]
+    if role is not None:
+        quoted = role.replace('"', '""')
+        settings.append(f'SET LOCAL ROLE "{quoted}"')
+    return type("Sessionless", (_Sessionless,), {"opening": "; ".join(settings)})
+
+
+class _Sessionless(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no types
+    """A connection each of whose transactions sets what it needs."""
+
+    opening = ""
+
+    def get_reset_query(self) -> str:
+        """Nothing: no session is ours, and what was set has ended with its transaction."""
+        return ""
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        """As the base class has it, in a transaction."""
+        if not self.is_in_transaction() and query.startswith("BEGIN"):
+            # asyncpg's own way to begin one: what every transaction needs travels with it.
+            return str(await super().execute(f"{query}; {self.opening}", timeout=timeout))
+        async with self._in_one():
+            return str(await super().execute(query, *args, timeout=timeout))
+
+    async def executemany(self, *args: Any, **options: Any) -> None:
+        """As the base class has it, in a transaction."""
+        async with self._in_one():
+            await super().executemany(*args, **options)
+
+    async def fetch(self, *args: Any, **options: Any) -> Any:
+        """As the base class has it, in a transaction."""
+        async with self._in_one():
+            return await super().fetch(*args, **options)
+
+    async def fetchrow(self, *args: Any, **options: Any) -> Any:
+        """As the base class has it, in a transaction."""
+        async with self._in_one():
+            return await super().fetchrow(*args, **options)
+
+    async def fetchval(self, *args: Any, **options: Any) -> Any:
+        """As the base class has it, in a transaction."""
+        async with self._in_one():
+            return await super().fetchval(*args, **options)
+
+    def _in_one(self) -> AbstractAsyncContextManager[Any]:
+        """A transaction, unless one is open."""
+        return nullcontext() if self.is_in_transaction() else self.transaction()

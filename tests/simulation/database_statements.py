@@ -1,0 +1,104 @@
+"""Which statements of the program the simulated server knows, looked up by their text, and the functions that run them.
+
+Each carries the fingerprint of the text it was written after: a statement that has changed since is not run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+from orchestrator.drivers import budget
+from orchestrator.monitor import effects, judging, leadership, looking, moves, ticking
+from orchestrator.storage.clips import COLUMNS
+from orchestrator.transfer import postgres_checkpoints as transfers
+from orchestrator.web import creation, idempotency, live, reading
+from signals import WAKE_CHANNEL, asking
+from simulation import database_asking as of_asking
+from simulation import database_monitor as of_monitor
+from simulation import database_stores as of_stores
+from simulation.database_rows import Row, shape
+from simulation.database_server import Answer, Handler, Session, Statement
+
+_READ_EVENTS = (
+    "SELECT id, at, kind, attempt, from_status, to_status, progress::float8 AS progress, source, details"
+    " FROM clip_events WHERE clip_id = $1 AND id > $2 ORDER BY id LIMIT $3"
+)
+_READ_PENDING = (
+    "SELECT requested_status, attempt, source, at FROM clip_signals WHERE clip_id = $1 ORDER BY id LIMIT 1000"
+)
+
+
+def _one(session: Session, args: tuple[object, ...]) -> Answer:
+    return [Row(shape("?column?"), (1,))], "SELECT 1"
+
+
+# name for the wire, text, fingerprint of the text, function
+KNOWN: tuple[tuple[str, str, str, Handler], ...] = (
+    ("take_lease", leadership._TAKE, "90a944c54c6a", of_monitor.take_lease),
+    ("renew_lease", leadership._RENEW, "ba263225e964", of_monitor.renew_lease),
+    ("release_lease", leadership._RELEASE, "dde22fd099ae", of_monitor.release_lease),
+    ("read_due", looking._DUE, "36dd340e8e8c", of_monitor.read_due),
+    ("page_signals", judging._PAGE, "f1a62eb1bd21", of_monitor.page_signals),
+    ("lock_clips", judging._LOCK, "1d71ba4e5b6f", of_monitor.lock_clips),
+    ("read_signals", judging._SIGNALS, "8402ed3d1220", of_monitor.read_signals),
+    ("write_moves", moves._WRITE, "fec6c386a7bd", of_monitor.write_moves),
+    ("write_progress", ticking._TICK, "6dba7d2a099b", of_monitor.write_progress),
+    ("report_step", effects._REPORT, "98945b34fea4", of_monitor.report_step),
+    ("merge_report", effects._MERGE, "efc81795fc29", of_monitor.merge_details),
+    ("notify", "SELECT pg_notify($1, $2)", "f7599bbef8c3", of_monitor.notify),
+    ("read_clock", "SELECT clock_timestamp()", "2461f8bb8070", of_monitor.read_clock),
+    ("read_clip", f"SELECT {COLUMNS} FROM clips WHERE id = $1", "c30b82f31593", of_monitor.read_clip),
+    (
+        "read_clip_by_uid",
+        f"SELECT {COLUMNS} FROM clips WHERE cloudflare_uid = $1",
+        "cae77eae2d2d",
+        of_monitor.read_clip_by_uid,
+    ),
+    ("read_source_url", "SELECT source_url FROM clips WHERE id = $1", "d958785447d8", of_monitor.read_source_url),
+    ("read_events", _READ_EVENTS, "236185c58455", of_asking.read_events),
+    ("signal", asking._SIGNAL, "54b7ef83cd6e", of_asking.signal),
+    ("merge_details", asking._DETAILS, "3d3403b5a732", of_asking.merge_details),
+    ("retry", asking._RETRY, "42e3e4e791e2", of_asking.retry),
+    ("read_pending", _READ_PENDING, "137accd0836e", of_asking.read_pending),
+    ("wake", f"NOTIFY {WAKE_CHANNEL}", "c6eb00554ae9", of_asking.wake),
+    ("new_clip", creation._INSERT, "fb244510137a", of_asking.new_clip),
+    ("claim_key", idempotency._CLAIM, "dd712c91140e", of_asking.claim_key),
+    ("read_key", idempotency._READ, "b4287f34f891", of_asking.read_key),
+    ("keep_answer", idempotency._KEEP, "ce42888a54c4", of_asking.keep_answer),
+    ("give_back_key", idempotency._GIVE_BACK, "11a3c821aa0f", of_asking.give_back_key),
+    ("forget_keys", idempotency._FORGET, "0422b9210b7d", of_asking.forget_keys),
+    ("list_clips", reading._LIST, "a50e239ba532", of_asking.list_clips),
+    ("newest_event", live._NEWEST_EVENT, "25d29712de69", of_asking.newest_event),
+    ("changed_clips", live._CHANGED, "4f53d893c306", of_asking.changed_clips),
+    ("recent_clips", live._RECENT, "97ac59c91300", of_asking.recent_clips),
+    ("take_calls", budget._TAKE, "3ac08ba4fb13", of_stores.take_calls),
+    ("open_account", budget._OPEN, "4b7b8ea5d3dd", of_stores.open_account),
+    ("learn_calls", budget._LEARN, "890bae1845fc", of_stores.learn),
+    ("load_transfer", transfers._LOAD, "9b0cf59a8874", of_stores.load_transfer),
+    ("begin_transfer", transfers._BEGIN, "21c2d5cd86b1", of_stores.begin_transfer),
+    ("record_part", transfers._RECORD_PART, "ddfee3bbd8b5", of_stores.record_part),
+    ("finish_transfer", transfers._FINISH, "c1299d9a3202", of_stores.finish_transfer),
+    ("discard_transfer", transfers._DISCARD, "d926e8a6dd46", of_stores.discard_transfer),
+    ("unfinished_transfers", transfers._UNFINISHED, "8d201e2dce4b", of_stores.unfinished_transfers),
+    ("live_uploads", transfers._LIVE, "56eb280530a1", of_stores.live_uploads),
+    ("discard_unfinished", transfers._DISCARD_UNFINISHED, "20ea25504c30", of_stores.discard_unfinished),
+    ("ping", "SELECT 1", "e004ebd5b553", _one),
+)
+
+
+def fingerprint(text: str) -> str:
+    """What identifies a statement, whatever its comments and its layout."""
+    plain = re.sub(r"\s+", " ", re.sub(r"--[^\n]*", "", text)).strip()
+    return hashlib.sha256(plain.encode()).hexdigest()[:12]
+
+
+def known_statements() -> dict[str, Statement]:
+    """The statements by their text; those whose text has changed are left out."""
+    return {text: Statement(name, run) for name, text, known, run in KNOWN if fingerprint(text) == known}
+
+
+def changed_statements() -> Iterable[str]:
+    """The names of those whose text is no longer what its function was written after."""
+    return [f"{name}: now {fingerprint(text)}" for name, text, known, _ in KNOWN if fingerprint(text) != known]
