@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, assert_never
 
 import asyncpg
-import structlog
 
 from orchestrator.drivers.errors import PermanentError, TransientError
 from orchestrator.drivers.ffmpeg import FfmpegFailed, FfmpegHung, Patience, run_ffmpeg
@@ -44,8 +43,6 @@ ENCODING_SECONDS_PER_SECOND = 20.0
 LEAST_LIMIT_SECONDS = 120.0
 # ffmpeg says how far it is five times a second; seeking in a file of many GB takes seconds, not a minute.
 STALL_SECONDS = 60.0
-
-log = structlog.get_logger(__name__)
 
 # Of these jobs, those that no longer need their work directory.
 _OVER = """
@@ -103,7 +100,7 @@ class CutHands:
             case _:
                 assert_never(cut_effect)
 
-    async def tidy(self) -> None:
+    async def tidy(self) -> Mapping[str, int]:
         """Remove uploads nobody has wanted for long, and what crashes have left. Raises as the drivers do."""
         async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
             forgotten = await forget_uploads(connection, timedelta(hours=self._tools.keep_hours), limit=1000)
@@ -113,8 +110,7 @@ class CutHands:
             files = await asyncio.to_thread(forget_files, self._workshop, forgotten)
             parts = await asyncio.to_thread(remove_parts, self._workshop)
             await asyncio.to_thread(remove_work, self._workshop, [row["id"] for row in over])
-        if files or parts or over:
-            log.info("former jobs were swept up", uploads=files, unfinished_uploads=parts, work_directories=len(over))
+        return {"uploads": files, "unfinished_uploads": parts, "work_directories": len(over)}
 
     async def _prepare(self, effect: PrepareFile) -> Done:
         async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
@@ -208,8 +204,14 @@ class CutHands:
 
     async def _checked(self, path: Path, number: int, wanted: Range, *, is_exact: bool) -> Artifact:
         """The clip as it is served; an exact one has the length that was asked for, to the frame."""
-        with told(f"the clip {path.name}"):
-            probed = await probe(path, "mov,mp4", counts=True)
+        try:
+            with told(f"the clip {path.name}"):
+                probed = await probe(path, "mov,mp4", counts=True)
+        except PermanentError as problem:
+            if problem.code not in ("no_picture", "empty_file", "unreadable"):
+                raise
+            said = f"Clip {number} ({wanted}) has no picture: the source ends before it"
+            raise PermanentError("clip_short", said) from problem
         missing_seconds = wanted.length_seconds - probed.duration_seconds
         if probed.pictures == 0 or (is_exact and missing_seconds > 1.5 * probed.frame_seconds):
             text = (
@@ -232,7 +234,7 @@ class CutHands:
 def _failed(number: int, wanted: Range, said: str) -> PermanentError | TransientError:
     """ffmpeg's failure with a name: a full disk and a broken source do not heal, a killed child may."""
     if "No space left on device" in said:
-        return PermanentError("disk_full", f"The disk is full: clip {number} ({wanted}) could not be written")
+        return TransientError("disk_full", f"The disk is full: clip {number} ({wanted}) could not be written")
     if not said.strip():
         return TransientError("ffmpeg_died", f"ffmpeg died while cutting clip {number} ({wanted})")
     last = said.strip().splitlines()[-1][:200]

@@ -16,6 +16,7 @@ from orchestrator.pipelines.cut.effects import (
     PrepareFile,
     PublishClips,
 )
+from orchestrator.pipelines.cut.limits import LIMITS
 from orchestrator.pipelines.cut.ranges import Range
 from orchestrator.pipelines.cut.request import request_in
 from orchestrator.pipelines.terms import LookKind, Pipeline, Plan, Step
@@ -27,15 +28,15 @@ NOTHING = LookKind("nothing", 500)
 # While an effect runs, a look only finds out whether it still does.
 WHILE_WORKING = timedelta(seconds=5)
 
-# How long a job may stay at a status. Cutting has the time of hours of video on a slow machine; the last step
-# probes small files, and five minutes there are a stall.
-DEADLINES: Mapping[str, timedelta] = {
-    "pending": timedelta(hours=6),
-    "prepared": timedelta(minutes=10),
-    "analyzing": timedelta(minutes=10),
-    "clipping": timedelta(hours=12),
-    "exporting": timedelta(hours=1),
-    "finalizing": timedelta(minutes=5),
+# What people are told of a job that stands at a status.
+WORDS: Mapping[str, str] = {
+    "pending": "its upload is being taken over",
+    "prepared": "its upload is safe in the job's own directory",
+    "analyzing": "the video is being read, to settle what is cut of it",
+    "clipping": "its clips are being cut by ffmpeg, one after another",
+    "exporting": "its clips are being moved to where they are served",
+    "finalizing": "its clips are being checked where they are served",
+    COMPLETE: "its clips are whole and served",
 }
 
 
@@ -134,4 +135,6 @@ _PLANS: Mapping[str, Callable[[Clip, datetime], Plan]] = {
     "finalizing": _plan_finalizing,
 }
 
-CUT_PIPELINE = Pipeline(table=CUT, look_kind=look_kind, plan=plan, resume_status=resume_status)
+CUT_PIPELINE = Pipeline(
+    table=CUT, limits=LIMITS, look_kind=look_kind, plan=plan, resume_status=resume_status, words=WORDS
+)

@@ -117,7 +117,7 @@ def told(what: str) -> Iterator[None]:
         raise PermanentError("upload_missing", f"{what[0].upper()}{what[1:]} is not there any more") from problem
     except OSError as problem:
         if problem.errno in _NO_SPACE:
-            raise PermanentError("disk_full", f"The disk is full: {what} could not be written") from problem
+            raise TransientError("disk_full", f"The disk is full: {what} could not be written") from problem
         if problem.errno in _NOT_ALLOWED:
             raise PermanentError("not_permitted", f"The program may not write {what}") from problem
         raise TransientError("disk", f"The disk refused {what} ({problem.strerror})") from problem
