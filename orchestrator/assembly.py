@@ -20,7 +20,9 @@ from orchestrator.drivers.budget import BudgetSettings, SharedCallBudget
 from orchestrator.drivers.cloudflare import CloudflareSettings, CloudflareStream
 from orchestrator.drivers.egress import EgressPolicy
 from orchestrator.drivers.ffmpeg import find_ffmpeg
+from orchestrator.drivers.object_store import ObjectStore
 from orchestrator.pipelines.cut.hands import CutHands, CutTools
+from orchestrator.pipelines.cut.outlets import BucketOutlet
 from orchestrator.pipelines.cut.plan import CUT_PIPELINE
 from orchestrator.pipelines.cut.workshop import Workshop
 from orchestrator.pipelines.terms import Hands, Pipeline
@@ -92,7 +94,6 @@ def egress_policy(settings: Settings) -> EgressPolicy:
 
 async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
     """Stand by, lead and move clips until *stop* is set."""
-    from orchestrator.drivers.object_store import ObjectStore
     from orchestrator.drivers.object_store_client import ObjectStoreSettings
     from orchestrator.monitor.loop import Monitor, MonitorParts
     from orchestrator.pipelines.stream.hands import StreamHands
@@ -128,7 +129,7 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
         )
         pipelines: dict[str, Pipeline] = {"stream": stream_pipeline(policy)}
         all_hands: dict[str, Hands] = {"stream": hands}
-        cutting = _cutting(settings, pool)
+        cutting = _cutting(settings, pool, store)
         if cutting is not None:
             pipelines["cut"], all_hands["cut"] = CUT_PIPELINE, cutting
         parts = MonitorParts(
@@ -144,7 +145,7 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
             await store.close()
 
 
-def _cutting(settings: Settings, pool: asyncpg.Pool) -> CutHands | None:
+def _cutting(settings: Settings, pool: asyncpg.Pool, store: ObjectStore) -> CutHands | None:
     """The hands of the cut pipeline; None where its directories are not set.
 
     Raises:
@@ -154,7 +155,8 @@ def _cutting(settings: Settings, pool: asyncpg.Pool) -> CutHands | None:
     if workshop is None:
         return None
     ffmpeg = find_ffmpeg(settings.ffmpeg)
-    return CutHands(CutTools(workshop, ffmpeg, settings.max_cuts, settings.upload_keep_hours), pool)
+    outlet = BucketOutlet(workshop, store) if settings.outputs_in_bucket else None
+    return CutHands(CutTools(workshop, ffmpeg, settings.max_cuts, settings.upload_keep_hours, outlet), pool)
 
 
 async def run_serve(settings: Settings, stop: asyncio.Event) -> None:

@@ -109,7 +109,7 @@ class Settings(DatabaseSettings):
     # The cut pipeline works in three directories of one host; without them it is switched off.
     upload_tmp_dir: Path | None = Field(None, description="where files sent to be cut are kept")
     process_work_dir: Path | None = Field(None, description="where clips are made; best on the volume of the other two")
-    output_root: Path | None = Field(None, description="where finished clips are served from")
+    output_root: Path | None = Field(None, description="where clips are served from: a directory, or the word bucket")
     cdn_base: str | None = Field(None, description="address under which /outputs is served; default: this service")
     ffmpeg: Path | None = Field(None, description="the ffmpeg to use; default: the one on the PATH")
     # One encoder keeps two cores busy; more only share them.
@@ -120,8 +120,8 @@ class Settings(DatabaseSettings):
 
     @field_validator("upload_tmp_dir", "process_work_dir", "output_root")
     @classmethod
-    def _is_absolute(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_absolute():
+    def _is_absolute(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and not value.is_absolute() and (info.field_name, str(value)) != ("output_root", "bucket"):
             raise ValueError("must be an absolute path")
         return value
 
@@ -178,6 +178,11 @@ class Settings(DatabaseSettings):
         if value not in LOOPBACK_HOSTS and not info.data.get("api_tokens", True):
             raise ValueError("other machines could move clips: set API_TOKENS, or listen on 127.0.0.1")
         return value
+
+    @property
+    def outputs_in_bucket(self) -> bool:
+        """Whether the clips of the cut pipeline are served from the bucket."""
+        return str(self.output_root) == "bucket"
 
     @property
     def bucket_endpoint(self) -> str:

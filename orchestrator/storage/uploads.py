@@ -50,17 +50,15 @@ async def use_upload(connection: asyncpg.Connection, upload_id: str) -> Upload |
     return Upload(**row) if row else None
 
 
-async def forget_uploads(connection: asyncpg.Connection, unused_for: timedelta, limit: int) -> list[str]:
+async def forget_uploads(connection: asyncpg.Connection, unused_for: timedelta) -> list[str]:
     """Delete the rows of uploads nobody has wanted for that long; their ids. The bytes are the caller's to remove.
 
-    An upload that an unfinished job names stays.
+    An upload that an unfinished job names stays, and so does one that is wanted at this very moment.
     """
     rows = await connection.fetch(
-        "DELETE FROM uploads WHERE id IN ("
-        " SELECT u.id FROM uploads u WHERE u.used_at < clock_timestamp() - $1::interval AND NOT EXISTS ("
-        "  SELECT FROM clips c WHERE c.look_at IS NOT NULL AND c.processing_details ->> 'upload_id' = u.id)"
-        " ORDER BY u.used_at LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING id",
+        "DELETE FROM uploads u WHERE u.used_at < clock_timestamp() - $1::interval AND NOT EXISTS ("
+        " SELECT FROM clips c WHERE c.look_at IS NOT NULL AND c.processing_details ->> 'upload_id' = u.id)"
+        " RETURNING u.id",
         unused_for,
-        limit,
     )
     return [row["id"] for row in rows]

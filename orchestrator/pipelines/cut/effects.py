@@ -63,6 +63,7 @@ class ClearWork:
     attempt: int
     status: str
     keeps_outputs: bool
+    count: int
 
 
 @dataclass(frozen=True, slots=True)

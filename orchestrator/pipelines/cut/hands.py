@@ -26,6 +26,7 @@ from orchestrator.pipelines.cut.effects import (
     PrepareFile,
     PublishClips,
 )
+from orchestrator.pipelines.cut.outlets import DirectoryOutlet, Outlet
 from orchestrator.pipelines.cut.plan import cleared_mark
 from orchestrator.pipelines.cut.ranges import BadRange, Range, checked, slices
 from orchestrator.pipelines.cut.sweeping import abandoned_jobs, forget_files, remove_parts, remove_work
@@ -52,12 +53,16 @@ SELECT j.id FROM unnest($1::text[]) AS j(id) LEFT JOIN clips c USING (id) WHERE 
 
 @dataclass(frozen=True, slots=True)
 class CutTools:
-    """What the hands work with: where, with which ffmpeg, how many at once, and how long uploads are kept."""
+    """What the hands work with: where, with which ffmpeg, how many at once, how long uploads are kept.
+
+    Without an *outlet* clips are served from the workshop's own directory.
+    """
 
     workshop: Workshop
     ffmpeg: str
     max_cuts: int
     keep_hours: float = 24.0
+    outlet: Outlet | None = None
 
 
 class CutHands:
@@ -66,6 +71,7 @@ class CutHands:
     def __init__(self, tools: CutTools, pool: asyncpg.Pool) -> None:
         self._tools = tools
         self._workshop = tools.workshop
+        self._outlet = tools.outlet or DirectoryOutlet(tools.workshop)
         self._pool = pool
 
     def capacity(self, effect: Effect) -> int:
@@ -91,9 +97,9 @@ class CutHands:
             case CheckClips():
                 return await self._check(cut_effect, reports)
             case ClearWork():
-                await asyncio.to_thread(
-                    self._workshop.clear, cut_effect.clip_id, keeps_outputs=cut_effect.keeps_outputs
-                )
+                await asyncio.to_thread(self._workshop.clear, cut_effect.clip_id)
+                if not cut_effect.keeps_outputs:
+                    await self._outlet.withdraw(cut_effect.clip_id, cut_effect.count)
                 return Done(details={"cleared": cleared_mark(cut_effect.attempt, cut_effect.status)})
             case PublishClips():
                 return await self._publish(cut_effect)
@@ -103,14 +109,20 @@ class CutHands:
     async def tidy(self) -> Mapping[str, int]:
         """Remove uploads nobody has wanted for long, and what crashes have left. Raises as the drivers do."""
         async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
-            forgotten = await forget_uploads(connection, timedelta(hours=self._tools.keep_hours), limit=1000)
+            forgotten = await forget_uploads(connection, timedelta(hours=self._tools.keep_hours))
             left = await asyncio.to_thread(abandoned_jobs, self._workshop)
             over = await connection.fetch(_OVER, left)
         with told("what former jobs have left"):
             files = await asyncio.to_thread(forget_files, self._workshop, forgotten)
             parts = await asyncio.to_thread(remove_parts, self._workshop)
             await asyncio.to_thread(remove_work, self._workshop, [row["id"] for row in over])
-        return {"uploads": files, "unfinished_uploads": parts, "work_directories": len(over)}
+        unfinished = await self._outlet.tidy()
+        return {
+            "uploads": files,
+            "unfinished_uploads": parts,
+            "work_directories": len(over),
+            "unfinished_exports": unfinished,
+        }
 
     async def _prepare(self, effect: PrepareFile) -> Done:
         async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
@@ -181,14 +193,14 @@ class CutHands:
 
     async def _export(self, effect: ExportClips, reports: Reports) -> Done:
         for number in range(1, effect.count + 1):
-            await asyncio.to_thread(self._workshop.export, effect.clip_id, number)
+            await self._outlet.export(effect.clip_id, number)
             reports.progress("exporting", 100 * number / effect.count)
         return Done(step=Step("finalizing", f"{effect.count} clips are where they are served"))
 
     async def _check(self, effect: CheckClips, reports: Reports) -> Done:
         found = []
         for number, wanted in enumerate(effect.ranges, 1):
-            path = self._workshop.served(effect.clip_id, number)
+            path = await self._outlet.whole(effect.clip_id, number)
             found.append(await self._checked(path, number, wanted, is_exact=effect.is_exact))
             reports.progress("finalizing", 100 * number / len(effect.ranges))
         async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:

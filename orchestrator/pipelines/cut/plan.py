@@ -17,8 +17,9 @@ from orchestrator.pipelines.cut.effects import (
     PublishClips,
 )
 from orchestrator.pipelines.cut.limits import LIMITS
-from orchestrator.pipelines.cut.ranges import Range
+from orchestrator.pipelines.cut.ranges import Range, checked
 from orchestrator.pipelines.cut.request import request_in
+from orchestrator.pipelines.limits import retry_time
 from orchestrator.pipelines.terms import LookKind, Pipeline, Plan, Step
 from orchestrator.storage.clips import Clip
 from statusutils import COMPLETE, CUT, ERROR
@@ -58,11 +59,12 @@ def resume_status(clip: Clip) -> str | None:
 
 
 def ranges_in(details: Mapping[str, Any]) -> tuple[Range, ...]:
-    """The pieces as the analysis settled them; empty when it has not."""
+    """The pieces as the analysis settled them; empty when it has not, or when somebody spoiled them."""
     settled = details.get("ranges")
-    if not isinstance(settled, list):
+    try:
+        return checked([Range(float(start), float(end)) for start, end in settled]) if settled else ()
+    except (TypeError, ValueError, OverflowError):
         return ()
-    return tuple(Range(float(start), float(end)) for start, end in settled)
 
 
 def _doing(effect: CutEffect, now: datetime) -> Plan:
@@ -110,6 +112,8 @@ def _plan_finalizing(clip: Clip, now: datetime) -> Plan:
 
 def _tidy_up(clip: Clip, now: datetime) -> Plan:
     details, request = clip.processing_details, request_in(clip.processing_details)
+    if retry_time(clip) is not None:
+        return Plan(look_at=None)  # the next attempt goes on with what is finished
     wants_more = clip.status == COMPLETE and not details.get("published")
     if wants_more and request is not None and request.publish and request.base_url:
         return _doing(PublishClips(clip.id, clip.attempt, request.publish, request.base_url), now)
@@ -118,7 +122,8 @@ def _tidy_up(clip: Clip, now: datetime) -> Plan:
     # What a job had finished before somebody called it a failure stays, unless it is to be deleted.
     is_deleted = bool(details.get("delete_requested"))
     keeps_outputs = clip.status == COMPLETE or (clip.completed_at is not None and not is_deleted)
-    return _doing(ClearWork(clip.id, clip.attempt, clip.status, keeps_outputs), now)
+    count = len(ranges_in(details))
+    return _doing(ClearWork(clip.id, clip.attempt, clip.status, keeps_outputs, count), now)
 
 
 def cleared_mark(attempt: int, status: str) -> str:

@@ -72,5 +72,5 @@ def slices(duration_seconds: float, clip_seconds: float, most: int) -> tuple[Ran
         start_seconds = number * clip_seconds
         if duration_seconds - start_seconds < SHORTEST_SECONDS:
             break
-        pieces.append(Range(start_seconds, min(start_seconds + clip_seconds, duration_seconds)))
+        pieces.append(Range(start_seconds, min((number + 1) * clip_seconds, duration_seconds)))
     return tuple(pieces)

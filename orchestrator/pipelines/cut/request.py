@@ -14,6 +14,8 @@ from orchestrator.pipelines.cut.ranges import MOST_CLIPS, Range
 
 DEFAULT_CLIP_SECONDS = 5.0
 DEFAULT_MOST_CLIPS = 50
+# No video is as long as a million seconds.
+MOST_SECONDS = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def request_in(details: Mapping[str, Any]) -> CutRequest | None:
     seconds, most = details.get("clip_duration", DEFAULT_CLIP_SECONDS), details.get("max_clips", DEFAULT_MOST_CLIPS)
     if not isinstance(upload_id, str) or not isinstance(clips, list) or len(clips) > MOST_CLIPS:
         return None
-    if not _is_number(seconds) or not seconds > 0 or not isinstance(most, int) or not 1 <= most <= MOST_CLIPS:
+    if not _is_number(seconds) or not 0 < seconds < MOST_SECONDS or not _is_number(most) or not 1 <= most <= MOST_CLIPS:
         return None
     ranges = tuple(_range(each) for each in clips)
     if None in ranges:
@@ -63,7 +65,7 @@ def request_in(details: Mapping[str, Any]) -> CutRequest | None:
         upload_id=upload_id,
         ranges=tuple(each for each in ranges if each is not None),
         clip_seconds=float(seconds),
-        most_clips=most,
+        most_clips=int(most),
         is_exact=details.get("precision") != "fast",
         publish="stream" if details.get("publish") == "stream" else None,
         base_url=base if isinstance(base := details.get("outputs_base"), str) else None,
@@ -77,4 +79,4 @@ def _range(value: Any) -> Range | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST_SECONDS

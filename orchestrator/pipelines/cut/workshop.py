@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,12 +92,15 @@ class Workshop:
             elif not served.exists():
                 raise TransientError("clip_lost", f"{served.name} is neither made nor exported")
 
-    def clear(self, job_id: str, *, keeps_outputs: bool) -> None:
-        """Remove the job's work directory, and its outputs unless they are kept."""
+    def clear(self, job_id: str) -> None:
+        """Remove the job's work directory."""
         with told("the job's work directory"):
             _remove(self.work / job_id)
-            if not keeps_outputs:
-                _remove(self.outputs / job_id)
+
+    def withdraw(self, job_id: str) -> None:
+        """Remove the job's served clips."""
+        with told("the job's clips"):
+            _remove(self.outputs / job_id)
 
     def _directory(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
@@ -167,5 +171,8 @@ def _sync(path: Path) -> None:
 
 
 def _remove(directory: Path) -> None:
+    # Out of the way first, in one step: a new attempt may want the name before all of it is gone.
+    going = directory.with_name(f"{directory.name}.{secrets.token_hex(4)}.gone")
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(directory)
+        directory.rename(going)
+        shutil.rmtree(going)

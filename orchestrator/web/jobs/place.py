@@ -45,6 +45,8 @@ def place_of(request: web.Request) -> Place:
 def outputs_base(request: web.Request) -> str:
     """What comes before ``/outputs`` in the addresses of finished clips, as the caller can reach them."""
     settings = services_of(request).settings
+    if settings.outputs_in_bucket:
+        return settings.bucket_public_url
     return settings.cdn_base or settings.public_base_url or f"{request.scheme}://{request.host}"
 
 

@@ -50,7 +50,7 @@ _REFUSED = '<p class="note">The last request was refused: $reason</p>'
 _RETRY = """<form method="post" action="/clips/$id/retry"><button class="primary">Try again</button></form>"""
 _DELETE = """<details class="confirm"><summary class="button danger">Delete…</summary>
 <form method="post" action="/clips/$id/delete" class="card">
-<p>The video is removed at the provider, and the clip ends. This cannot be undone.</p>
+<p>$what, and the clip ends. This cannot be undone.</p>
 <button class="danger">Delete this clip</button></form></details>"""
 _DOWNLOAD = '<a class="button primary" href="$href" download>Download the MP4</a>'
 _FACT = "<div><dt>$name</dt><dd>$value</dd></div>"
@@ -174,7 +174,8 @@ def _actions(clip: Clip) -> Markup:
     if _may_retry(clip):
         found.append(fill(_RETRY, id=clip.id))
     if not clip.processing_details.get("delete_requested"):
-        found.append(fill(_DELETE, id=clip.id))
+        what = "The video is removed at the provider" if clip.cloudflare_uid else "What was made of it is removed"
+        found.append(fill(_DELETE, id=clip.id, what=what))
     return join(found)
 
 

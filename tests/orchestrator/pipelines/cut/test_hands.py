@@ -114,10 +114,10 @@ async def test_clearing_keeps_what_is_served_and_nothing_else(
     await stored(make_video(5.0))
     await _run(hands, told, CutRequest("up", RANGES))
     for _ in range(2):
-        await hands.carry_out(ClearWork("job", 1, "complete", keeps_outputs=True), told)
+        await hands.carry_out(ClearWork("job", 1, "complete", keeps_outputs=True, count=3), told)
     assert not (workshop.work / "job").exists()
     assert workshop.served("job", 3).exists()
-    await hands.carry_out(ClearWork("job", 1, "error", keeps_outputs=False), told)
+    await hands.carry_out(ClearWork("job", 1, "error", keeps_outputs=False, count=3), told)
     assert not (workshop.outputs / "job").exists()
     assert workshop.upload("up", "0" * 64).exists()
 
@@ -181,7 +181,7 @@ class TestFailuresAreNamed:
         with workshop.upload("up", "0" * 64).open("ab") as file:
             file.write(b"more")
         assert (await _reason(hands, told, CutRequest("up"))).code == "upload_damaged"
-        await hands.carry_out(ClearWork("job", 1, "error", keeps_outputs=False), told)
+        await hands.carry_out(ClearWork("job", 1, "error", keeps_outputs=False, count=3), told)
         workshop.upload("up", "0" * 64).unlink()
         assert (await _reason(hands, told, CutRequest("up"))).code == "upload_missing"
 
