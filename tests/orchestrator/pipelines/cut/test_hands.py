@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,59 @@ async def test_over_the_border_of_a_volume(
         for path in sorted(other.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         other.rmdir()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real disk of its own, of a few hundred kilobytes."""
+    place = tmp_path / "small"
+    place.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(place)], check=False)
+    if made.returncode != 0:
+        pytest.skip("nothing can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.as_root
+@pytest.mark.on_linux
+class TestAFullDisk:
+    async def test_while_cutting_is_named_and_leaves_no_half_clip(
+        self,
+        ffmpeg: str,
+        pool: asyncpg.Pool,
+        told: Any,
+        stored: Any,
+        workshop: Workshop,
+        make_video: Callable[..., Path],
+        small_disk: Path,
+    ) -> None:
+        await stored(make_video(5.0))
+        full = Workshop(workshop.uploads, small_disk, workshop.outputs)
+        hands = CutHands(CutTools(full, ffmpeg, 1), pool)
+        ranges = tuple(Range(n, n + 4.0) for n in (0.0, 0.2, 0.4, 0.6, 0.8))
+        problem = await _reason(hands, told, CutRequest("up", ranges * 4))
+        assert (problem.code, isinstance(problem, TransientError)) == ("disk_full", True)
+        assert not list(small_disk.rglob("*.part"))
+
+    async def test_while_exporting_is_named_and_keeps_the_clip(
+        self,
+        ffmpeg: str,
+        pool: asyncpg.Pool,
+        told: Any,
+        stored: Any,
+        workshop: Workshop,
+        make_video: Callable[..., Path],
+        small_disk: Path,
+    ) -> None:
+        await stored(make_video(5.0))
+        full = Workshop(workshop.uploads, workshop.work, small_disk)
+        hands = CutHands(CutTools(full, ffmpeg, 1), pool)
+        (small_disk / "other").write_bytes(b"x" * 390_000)
+        problem = await _reason(hands, told, CutRequest("up", RANGES))
+        assert problem.code == "disk_full"
+        assert full.made("job", 1).exists()
+        assert not list(small_disk.rglob("*.part"))
+        (small_disk / "other").unlink()
+        await hands.carry_out(ExportClips("job", 1, 3), told)
+        assert full.served("job", 3).exists()
