@@ -4,7 +4,7 @@
 -- A session that hangs may not hold up the others: the figures are far above any statement of ours.
 ALTER ROLE orchestrator_api SET lock_timeout = '5s';
 ALTER ROLE orchestrator_api SET statement_timeout = '15s';
-ALTER ROLE orchestrator_api SET idle_in_transaction_session_timeout = '15s';
+ALTER ROLE orchestrator_api SET idle_in_transaction_session_timeout = '8s';
 ALTER ROLE orchestrator_monitor SET lock_timeout = '5s';
 ALTER ROLE orchestrator_monitor SET statement_timeout = '30s';
-ALTER ROLE orchestrator_monitor SET idle_in_transaction_session_timeout = '15s';
+ALTER ROLE orchestrator_monitor SET idle_in_transaction_session_timeout = '8s';

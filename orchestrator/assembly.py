@@ -28,9 +28,12 @@ from orchestrator.pipelines.cut.workshop import Workshop
 from orchestrator.pipelines.terms import Hands, Pipeline
 from orchestrator.settings import Settings
 from orchestrator.storage.migrations import MigrationError, pending_migrations
-from orchestrator.storage.pool import connect, connect_to_listen, create_pool, find_access
+from orchestrator.storage.pool import CannotListen, connect, connect_to_listen, create_pool, find_access
 
 log = structlog.get_logger(__name__)
+
+# A setting is wrong; whoever mends it starts the process anew, or moves the server to the address that is named.
+_CANNOT_LISTEN_SECONDS = 600.0
 
 
 @asynccontextmanager
@@ -38,11 +41,6 @@ async def open_pool(settings: Settings, role: str, name: str) -> AsyncIterator[t
     """A pool that acts in *role*, and the role it really has; closed within five seconds."""
     dsn = settings.database_url.get_secret_value()
     access = await find_access(dsn, role)
-    if access.pooled and settings.database_direct_url is None:
-        log.warning(
-            "a connection pooler stands at DATABASE_URL, so no notification is heard: signals are found by looking"
-            " every second; set DATABASE_DIRECT_URL to the server's own address"
-        )
     pool = await create_pool(dsn, access.role, name, pooled=access.pooled)
     try:
         yield pool, access.role
@@ -134,7 +132,7 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
             pipelines["cut"], all_hands["cut"] = CUT_PIPELINE, cutting
         parts = MonitorParts(
             pool=pool,
-            connect=lambda: connect_to_listen(settings.direct_url, role, "clip-orchestrator listener"),
+            connect=lambda: _connect_to_listen(settings, role),
             pipelines=pipelines,
             hands=all_hands,
         )
@@ -157,6 +155,16 @@ def _cutting(settings: Settings, pool: asyncpg.Pool, store: ObjectStore) -> CutH
     ffmpeg = find_ffmpeg(settings.ffmpeg)
     outlet = BucketOutlet(workshop, store) if settings.outputs_in_bucket else None
     return CutHands(CutTools(workshop, ffmpeg, settings.max_cuts, settings.upload_keep_hours, outlet), pool)
+
+
+async def _connect_to_listen(settings: Settings, role: str | None) -> asyncpg.Connection:
+    """The connection on which the monitor hears hints; as long as there can be none, its sweep finds every signal."""
+    while True:
+        try:
+            return await connect_to_listen(settings.direct_url, role, "clip-orchestrator listener")
+        except CannotListen as problem:
+            log.warning("no hint can be heard; signals are found by looking every second", reason=str(problem))
+            await asyncio.sleep(_CANNOT_LISTEN_SECONDS)
 
 
 async def run_serve(settings: Settings, stop: asyncio.Event) -> None:

@@ -17,6 +17,7 @@ import structlog
 
 from orchestrator.drivers.errors import DriverError
 from orchestrator.monitor.batches import write_each
+from orchestrator.monitor.cancelling import is_being_cancelled
 from orchestrator.monitor.failures import Failure, after_failure
 from orchestrator.monitor.leadership import Term
 from orchestrator.monitor.problems import broken
@@ -126,7 +127,9 @@ class EffectRunner:
         except DriverError as problem:
             log.warning("an effect failed", clip_id=effect.clip_id, effect=name, code=problem.code, reason=problem.text)
             await self._failed(pipeline, effect, Failure(name, problem, began_at))
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            if is_being_cancelled():
+                raise
             # The edge for one effect: a fault of ours counts as a failed try, so that it ends with a reason.
             log.exception("an effect broke", clip_id=effect.clip_id, effect=name)
             await self._failed(pipeline, effect, Failure(name, broken(name), began_at))

@@ -2,7 +2,8 @@
 
 MonitorError
 ├── LeadershipLost   another monitor leads, or may; this one stands by again
-└── Stalled          the loop has not come round; the process ends so that it is started afresh
+├── Stalled          the loop has not come round; the process ends so that it is started afresh
+└── TaskEnded        one of its tasks has ended by itself; the same follows
 """
 
 from __future__ import annotations
@@ -18,3 +19,7 @@ class LeadershipLost(MonitorError):
 
 class Stalled(MonitorError):
     """No round was completed for too long."""
+
+
+class TaskEnded(MonitorError):
+    """A task that never ends did."""

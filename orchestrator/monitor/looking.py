@@ -18,8 +18,9 @@ import structlog
 
 from orchestrator.drivers.errors import DriverError, TransientError
 from orchestrator.monitor.batches import write_each
+from orchestrator.monitor.cancelling import is_being_cancelled
 from orchestrator.monitor.deadlines import Sight, held_to_its_limit, held_to_its_retry, next_attempt
-from orchestrator.monitor.failures import Failure, after_failure
+from orchestrator.monitor.failures import BLAMELESS, STOPS_THE_CLOCK, Failure, after_failure
 from orchestrator.monitor.leadership import Term
 from orchestrator.monitor.moves import Entry, Move
 from orchestrator.monitor.problems import asked_wait, broken, last_problem
@@ -147,15 +148,19 @@ async def look(
 
 
 async def _observe(hands: Hands, kind: LookKind, clips: Sequence[Clip]) -> Mapping[str, Any]:
-    """What is seen of each clip; where a look breaks it is halved, until the clips that break it are found."""
+    """What is seen of each clip; a look that breaks or is refused is halved, until the clips it is about are found."""
     limit = asyncio.timeout(LOOK_SECONDS)
     try:
         async with limit:
             return dict(await hands.observe(kind, clips))
     except DriverError as problem:
         log.warning("clips could not be looked at", clips=len(clips), code=problem.code, reason=problem.text)
-        return {clip.id: problem for clip in clips}
-    except Exception:
+        if len(clips) == 1 or problem.code in STOPS_THE_CLOCK | BLAMELESS:
+            return {clip.id: problem for clip in clips}
+        # A refusal, and not of everybody: it may concern one of them.
+    except (Exception, asyncio.CancelledError):
+        if is_being_cancelled():
+            raise
         if limit.expired():
             log.warning("a look took too long", clips=len(clips), seconds=LOOK_SECONDS)
             slow = TransientError("provider_timeout", f"The look had not ended after {LOOK_SECONDS:.0f} s")

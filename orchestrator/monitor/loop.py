@@ -11,8 +11,8 @@ None of them dies unseen. What they do for one clip has an edge of its own, so w
 
     The lease is lost, or the database is away or refuses to work: the term ends, the process stands by and tries again.
     The listener, ticker or tidier meets anything else: it is logged and tried again, for no clip depends on them.
-    Keeper, drainer or looker meets anything else, or no round is completed for half a minute: the term ends, and so
-    does the process, with the reason, so that it is started afresh.
+    Keeper, drainer or looker meets anything else, any of them ends by itself, or no round is completed for half a
+    minute: the term ends, and so does the process, with the reason, so that it is started afresh.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ import structlog
 
 from orchestrator.drivers.errors import DriverError
 from orchestrator.monitor import judging
+from orchestrator.monitor.cancelling import is_being_cancelled
 from orchestrator.monitor.effects import EffectRunner
-from orchestrator.monitor.errors import LeadershipLost, Stalled
+from orchestrator.monitor.errors import LeadershipLost, Stalled, TaskEnded
 from orchestrator.monitor.judging import Inbox, drain
 from orchestrator.monitor.leadership import RENEWAL_SECONDS, Lease, Term
 from orchestrator.monitor.looking import DUE_BATCH, Group, group, look, read_due
@@ -158,7 +159,10 @@ class _Turn:
     async def run(self, stop: asyncio.Event) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(coroutine, name=name) for name, coroutine in self._tasks().items()]
+                running = [
+                    tasks.create_task(_never_ending(name, coroutine), name=name)
+                    for name, coroutine in self._tasks().items()
+                ]
                 await stop.wait()
                 for task in running:
                     task.cancel()
@@ -216,7 +220,9 @@ class _Turn:
                 await _wait(lost, STALL_SECONDS)
                 await connection.fetchval("SELECT 1")  # finds a peer that vanished without a word
         finally:
-            await connection.close(timeout=2)
+            # A peer that is gone does not say goodbye; that may not take the place of a cancellation.
+            with contextlib.suppress(*DATABASE_AWAY):
+                await connection.close(timeout=2)
 
     async def _drain(self) -> None:
         while True:
@@ -317,6 +323,21 @@ class _Turn:
     def _log(self, move: Move) -> None:
         if move.changes_status:
             log.info("clip moved", clip_id=move.clip_id, was=move.before.status, now=move.after.status)
+
+
+async def _never_ending(name: str, coroutine: Coroutine[Any, Any, None]) -> None:
+    """Until somebody cancels it. A group of tasks takes no notice of one that returns, or is cancelled by nobody.
+
+    Raises:
+        TaskEnded: it did.
+    """
+    try:
+        await coroutine
+    except asyncio.CancelledError:
+        if is_being_cancelled():
+            raise
+        raise TaskEnded(f"the {name} was cancelled by nobody") from None
+    raise TaskEnded(f"the {name} has ended")
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -7,6 +7,7 @@ the server itself.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -18,14 +19,15 @@ from orchestrator.storage.sessions import session_settings, sessionless
 
 log = structlog.get_logger(__name__)
 
-# Any statement of ours ends in milliseconds; half a minute means a dead peer.
-COMMAND_TIMEOUT_SECONDS = 30.0
+# Any statement of ours ends in milliseconds, and one that waits for a lock gives up after five seconds: who has not
+# answered by then is gone, and what hangs on it may not hang for longer.
+COMMAND_TIMEOUT_SECONDS = 8.0
 # An attempt that met an outage has to end soon after it, or it would prolong it; a handshake takes milliseconds.
 CONNECT_TIMEOUT_SECONDS = 5.0
 # How long a caller waits for a free connection before it is told to come again.
 ACQUIRE_TIMEOUT_SECONDS = 10.0
 # A server that is there ends a statement it was asked to cancel in milliseconds. One that does not is gone.
-_RELEASE_SECONDS = 2.0
+_RELEASE_SECONDS = 1.0
 
 _NOT_HERE = "a connection pooler stands at this address; set DATABASE_DIRECT_URL to the server's own"
 
@@ -93,11 +95,15 @@ class _Loan:
     ) -> None:
         # By itself asyncpg waits as long as one waited for the loan, and what goes wrong then takes the place of
         # *error*, which may be a cancellation.
+        task = asyncio.current_task()
         try:
             await self._pool.release(self._connection, timeout=_RELEASE_SECONDS)
         except DATABASE_AWAY:
             # asyncpg has closed it. What was opened before it may be as dead, and each would cost its own time-out.
             self._pool.distrust_idle()
+        if isinstance(error, DATABASE_AWAY) and task is not None and task.cancelling():
+            # A transaction that could not be rolled back has already put its error there.
+            raise asyncio.CancelledError from error
 
 
 async def create_pool(

@@ -16,8 +16,9 @@ from typing import Any
 
 import asyncpg
 
-# Sessions that hang may not hold up others; far above any statement of ours.
-_LIMITS = {"lock_timeout": "5s", "statement_timeout": "30s", "idle_in_transaction_session_timeout": "15s"}
+# Sessions that hang may not hold up others; far above any statement of ours. A leader that froze in the midst of a
+# write still holds the lease's row: its transaction has to end before its lease does, or nobody could take over.
+_LIMITS = {"lock_timeout": "5s", "statement_timeout": "30s", "idle_in_transaction_session_timeout": "8s"}
 # How the server finds a peer that vanished without a word, in about 10 s. Behind a pooler its peer is the pooler.
 _KEEP_ALIVES = {
     "tcp_keepalives_idle": "5",

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from orchestrator.storage.pool import connect
+from orchestrator.storage.pool import connect_to_listen
 from orchestrator.web.assets import ASSETS, read_assets
 from orchestrator.web.bodies import MAX_BYTES
 from orchestrator.web.edge import GUARDS, edge, expect, expect_file
@@ -95,10 +95,9 @@ async def run_web(
 
 
 def _feed_for(services: Services, metrics: Metrics) -> LiveFeed:
-    dsn = services.settings.database_url.get_secret_value()
     return LiveFeed(
         services.pool,
-        lambda: connect(dsn, services.role, "clip-orchestrator live"),
+        lambda: connect_to_listen(services.settings.direct_url, services.role, "clip-orchestrator live"),
         metrics.count_cut_stream,
     )
 

@@ -21,8 +21,11 @@ CLIPS_MAX = 200
 _RETRY_MILLISECONDS = 3000
 # A reader that has gone shows only when something is written to it, or when one looks.
 _CLOSED_SEEN_AFTER_SECONDS = 2.0
-# A client that vanished without a word is noticed within two heartbeats.
-_VANISHED_AFTER_MILLISECONDS = int(2 * HEARTBEAT_SECONDS * 1000)
+# A client that vanished without a word is noticed within two heartbeats: the first finds nobody, and as long after it
+# the connection is given up.
+_VANISHED_AFTER_MILLISECONDS = int(HEARTBEAT_SECONDS * 1000)
+# What the kernel keeps for a reader that takes nothing, a few hundred events. Left to itself it keeps 4 MB for each.
+_SEND_BUFFER_BYTES = 64 * 1024
 
 FEED: web.AppKey[LiveFeed] = web.AppKey("feed", LiveFeed)
 HEARTBEAT: web.AppKey[float] = web.AppKey("heartbeat", float)
@@ -48,7 +51,7 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     transport = request.transport
     if transport is None:
         return response
-    _notice_vanished_peers(transport)
+    _bound(transport)
     async with feed.subscribed(clip_ids, last_event_id, transport.abort) as client:
         metrics.streams.set(feed.client_count)
         try:
@@ -99,10 +102,14 @@ def _last_event_id(request: web.Request) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else 0
 
 
-def _notice_vanished_peers(transport: asyncio.Transport) -> None:
+def _bound(transport: asyncio.Transport) -> None:
+    """Bound how long a vanished reader and how much a slow one keeps of this machine."""
     connection = transport.get_extra_info("socket")
-    if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-        try:
+    if connection is None:
+        return
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _VANISHED_AFTER_MILLISECONDS)
-        except OSError:
-            return  # not a TCP socket: its peer cannot vanish
+    except OSError:
+        return  # not a TCP socket: its peer cannot vanish

@@ -8,7 +8,6 @@ connection was lost, it listens again before it sweeps, so that nothing falls be
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,8 +16,8 @@ from typing import Any
 import asyncpg
 import structlog
 
-from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS, DATABASE_AWAY
-from orchestrator.web.views import is_terminal, message_of, state_of, timestamp
+from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS, DATABASE_AWAY, CannotListen
+from orchestrator.web.streaming import Batch, ChunkQueue
 from signals import CHANGED_CHANNEL
 
 log = structlog.get_logger(__name__)
@@ -66,7 +65,7 @@ class Client:
     clip_ids: frozenset[str] | None
     last_event_id: int
     cut: Callable[[], None]
-    queue: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(QUEUE_MAX))
+    queue: ChunkQueue = field(default_factory=lambda: ChunkQueue(QUEUE_MAX))
     needs_start: bool = True
     # Of followed clips alone: the version sent last. Their number is bounded by the call.
     sent: dict[str, int] = field(default_factory=dict)
@@ -77,11 +76,7 @@ class Client:
 
     def give(self, chunk: bytes | None) -> bool:
         """Queue *chunk*; False when the client is too slow to be kept. None ends the stream."""
-        try:
-            self.queue.put_nowait(chunk)
-        except asyncio.QueueFull:
-            return False
-        return True
+        return self.queue.put(chunk)
 
 
 class LiveFeed:
@@ -168,6 +163,8 @@ class LiveFeed:
                 failures += 1
                 if failures == 1:
                     log.warning("live changes cannot be heard; pages poll", reason=type(problem).__name__)
+                if isinstance(problem, CannotListen):
+                    self.sweep()  # nobody will ever tell: streams live on looking
                 await asyncio.sleep(_PAUSES_SECONDS[min(failures, len(_PAUSES_SECONDS)) - 1])
                 continue
             try:
@@ -231,6 +228,7 @@ class LiveFeed:
             rows = {row["id"]: row for row in await self._read(connection, followed)}
             # After an outage many come back at once with the same id: one read serves them all.
             recent: dict[int, list[Mapping[str, Any]]] = {}
+            batch = Batch(self._newest_event_id)
             for client in newcomers:
                 if client.clip_ids is not None:
                     mine = [rows[clip_id] for clip_id in client.clip_ids if clip_id in rows]
@@ -241,7 +239,7 @@ class LiveFeed:
                         recent[after] = await connection.fetch(_RECENT, after)
                     mine = recent[after]
                 client.needs_start = False
-                self._hand_out(client, mine)
+                self._hand_out(client, mine, batch)
 
     async def _send_changes(self, dirty: set[str]) -> None:
         """Send the present state of *dirty* clips to those who follow them."""
@@ -251,12 +249,13 @@ class LiveFeed:
         async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
             rows = await self._read(connection, wanted)
         self._newest_event_id = max([self._newest_event_id, *(row["event_id"] or 0 for row in rows)])
-        everything = self._chunk(rows)
+        batch = Batch(self._newest_event_id)
+        everything = batch.chunk(rows)
         for client in list(self._clients):
             if client.clip_ids is None and not client.needs_start:
                 self._give(client, everything)
             else:
-                self._hand_out(client, [row for row in rows if client.wants(row["id"])])
+                self._hand_out(client, [row for row in rows if client.wants(row["id"])], batch)
 
     async def _read(self, connection: asyncpg.Connection, clip_ids: set[str]) -> list[Mapping[str, Any]]:
         ordered = sorted(clip_ids)
@@ -265,15 +264,12 @@ class LiveFeed:
             rows += await connection.fetch(_CHANGED, ordered[start : start + _BATCH])
         return rows
 
-    def _hand_out(self, client: Client, rows: list[Mapping[str, Any]]) -> None:
+    def _hand_out(self, client: Client, rows: list[Mapping[str, Any]], batch: Batch) -> None:
         if client.clip_ids is not None:
             rows = [row for row in rows if client.sent.get(row["id"], 0) < row["version"]]
             client.sent |= {row["id"]: row["version"] for row in rows}
         if rows:
-            self._give(client, self._chunk(rows))
-
-    def _chunk(self, rows: list[Mapping[str, Any]]) -> bytes:
-        return b"".join(event_text(row, self._newest_event_id) for row in rows)
+            self._give(client, batch.chunk(rows))
 
     def _give(self, client: Client, chunk: bytes) -> None:
         if not client.give(chunk):
@@ -281,21 +277,3 @@ class LiveFeed:
             self._on_cut()
             self._clients.discard(client)
             client.cut()
-
-
-def event_text(row: Mapping[str, Any], event_id: int) -> bytes:
-    """One event as it goes over the wire."""
-    status = row["status"]
-    data = {
-        "clip_id": row["id"],
-        "status": status,
-        "state": state_of(row["pipeline"], status),
-        "progress": row["progress"],
-        "message": message_of(row["pipeline"], status, row["error_message"]),
-        "terminal": is_terminal(status),
-        "updated_at": timestamp(row["updated_at"]),
-        "attempt": row["attempt"],
-        "version": row["version"],
-    }
-    # JSON has no line breaks outside its texts, and inside they are escaped: one data line is enough.
-    return f"id: {event_id}\nevent: clip\ndata: {json.dumps(data)}\n\n".encode()

@@ -17,6 +17,7 @@ import aiohttp
 import asyncpg
 import pytest
 from aiohttp import web
+from lanes.canaries import CANARIES
 
 from orchestrator.local.bucket import EmbeddedBucket
 from orchestrator.local.processes import Command, spawn
@@ -25,8 +26,10 @@ from orchestrator.storage.clips import Clip, Event, read_clip, read_events
 
 # A story takes seconds; on a busy machine a few times that. Only a hang meets this.
 LIMIT_SECONDS = 120.0
-WEBHOOK_SECRET = "a-secret-of-the-stories"
-BUCKET_SECRET = "stories-secret-key"
+# Wherever one of these turns up that is not the program's own memory, it has leaked; the secrets lane looks for them.
+WEBHOOK_SECRET = CANARIES["webhook secret"]
+BUCKET_SECRET = CANARIES["bucket secret"]
+SOURCE_TOKEN = CANARIES["source address"]
 # A stop takes a tenth of a second, and ten seconds are what the program gives itself.
 STOP_SECONDS = 10.0
 
@@ -36,17 +39,18 @@ class House:
     """One story's services, and the processes it has started."""
 
     directory: Path
-    database: str
-    bucket: EmbeddedBucket
-    stream: StreamStandIn
-    http: aiohttp.ClientSession
-    rows: asyncpg.Connection
+    # What holds secrets prints nowhere: a failing test shows its house.
+    database: str = field(repr=False)
+    bucket: EmbeddedBucket = field(repr=False)
+    stream: StreamStandIn = field(repr=False)
+    http: aiohttp.ClientSession = field(repr=False)
+    rows: asyncpg.Connection = field(repr=False)
     port: int
-    webhook_secret: str = WEBHOOK_SECRET
-    bucket_secret: str = BUCKET_SECRET
-    extra: dict[str, str] = field(default_factory=dict)
+    webhook_secret: str = field(default=WEBHOOK_SECRET, repr=False)
+    bucket_secret: str = field(default=BUCKET_SECRET, repr=False)
+    extra: dict[str, str] = field(default_factory=dict, repr=False)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    served: web.AppRunner | None = None
+    served: web.AppRunner | None = field(default=None, repr=False)
 
     @property
     def address(self) -> str:
@@ -120,7 +124,7 @@ class House:
         app = web.Application()
 
         async def send(request: web.Request) -> web.FileResponse:
-            assert request.query["token"] == "canary"
+            assert request.query["token"] == SOURCE_TOKEN
             return web.FileResponse(file)
 
         app.router.add_get("/source.mp4", send)
@@ -128,7 +132,7 @@ class House:
         await self.served.setup()
         port = free_port()
         await web.TCPSite(self.served, "127.0.0.1", port).start()
-        return f"http://127.0.0.1:{port}/source.mp4?token=canary"
+        return f"http://127.0.0.1:{port}/source.mp4?token={SOURCE_TOKEN}"
 
     async def create_upload(self, title: str, **body: Any) -> dict[str, Any]:
         """Make a clip by the API; the answer."""

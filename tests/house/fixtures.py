@@ -12,6 +12,7 @@ import aiohttp
 import asyncpg
 import imageio_ffmpeg
 import pytest
+from lanes.canaries import CANARIES
 
 from house import BUCKET_SECRET, LIMIT_SECONDS, WEBHOOK_SECRET, House, free_port
 from orchestrator.local.bucket import BucketOptions, EmbeddedBucket
@@ -57,6 +58,7 @@ async def open_house(
         "data_dir": directory / "stream",
         "webhook_url": f"http://127.0.0.1:{port}/webhooks/cloudflare",
         "webhook_secret": WEBHOOK_SECRET,
+        "api_token": CANARIES["api token"],
         **stream_options,
     }
     bucket_options = BucketOptions("stories", bucket_secret, "clips")

@@ -31,6 +31,27 @@ LANES = (
         6,
         6,
     ),
+    Lane(
+        "model",
+        "leadership and judging keep their promises in every interleaving, and not without any one of their guards",
+        False,
+        10,
+        60,
+    ),
+    Lane(
+        "provider",
+        "every call to the provider meets every answer it may give: clips complete, or end and say why; nothing twice",
+        False,
+        15,
+        90,
+    ),
+    Lane(
+        "poison",
+        "a clip that always fails, in every place and with every exception, delays no other and ends",
+        True,
+        5,
+        40,
+    ),
 )
 
 

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
 import os
 import random
 import secrets
 import signal
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from house import House
-from house.checking import Findings, check_database, check_objects
-from house.fixtures import open_house
 from house.networking import drop, heal, missing_tool, own_network
-from house.observing import Logins, leader, logins, observe, slow_writes
+from house.observing import slow_writes
+from house.pairs import MONITORS, Measured, Pair, PairPlan, open_pair
 from house.postgres import arranged_postgres
-from house.supervising import Place, Supervisor, supervised
+from house.supervising import Place
 
 from lanes.canaries import CANARIES
 
@@ -36,90 +29,8 @@ TAKEOVER_SECONDS = 15.0
 YIELD_SECONDS = 2.0
 # Who sees the database all the time learns of a lost lease at the next renewal.
 RENEWAL_SECONDS = 3.0
-MONITORS = ("monitor-1", "monitor-2")
 RESUMES = ("download", "write", "look", "idle")
 HALF_OPEN_ADDRESSES = ("127.0.0.2", "127.0.0.3")
-SETTLE_SECONDS = 60.0
-MIB = 1024 * 1024
-
-
-@dataclass
-class Measured:
-    """Seconds by what was done to the leader: until the other led, and until it gave way itself."""
-
-    takeovers: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    yields: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    findings: Findings = field(default_factory=Findings)
-
-    def worst(self, of: defaultdict[str, list[float]], *kinds: str) -> str:
-        """The longest of *kinds*, as a figure."""
-        seconds = [each for kind in kinds for each in of[kind]]
-        return f"{max(seconds):.1f} s" if seconds else "none"
-
-
-@dataclass
-class Pair:
-    """Two monitors on one database, with a provider and a bucket of their own."""
-
-    house: House
-    supervisor: Supervisor
-    logins: Logins
-    chance: random.Random
-    measured: Measured
-    clips: int = 0
-
-    async def leading(self) -> tuple[Place, int]:
-        """Who leads, in which epoch, once one does and the other stands by."""
-        async with asyncio.timeout(60):
-            while True:
-                epoch, login = await leader(self.house.rows)
-                for place in self.supervisor.places:
-                    if (
-                        login is not None
-                        and place.has_led(epoch)
-                        and all(each.is_up for each in self.supervisor.places)
-                    ):
-                        return place, epoch
-                await asyncio.sleep(0.05)
-
-    async def replaced(self, epoch: int, kind: str, since: float) -> None:
-        """Wait until a later term has begun, and note how long that took."""
-        async with asyncio.timeout(60):
-            while (await leader(self.house.rows))[0] == epoch:
-                await asyncio.sleep(0.02)
-        self.measured.takeovers[kind].append(time.monotonic() - since)
-
-    async def yielded(self, place: Place, process: Any, epoch: int, kind: str, since: float) -> None:
-        """Wait until the loser has said that it leads no longer, or has ended; note how long that took."""
-        sentence = f"epoch={epoch}".encode()
-        async with asyncio.timeout(60):
-            while process.poll() is None and place.process is process:
-                lines = [line for line in place.said().splitlines() if b"no longer leading" in line]
-                if any(line.endswith(sentence) for line in lines):
-                    break
-                await asyncio.sleep(0.01)
-        self.measured.yields[kind].append(time.monotonic() - since)
-
-    async def add_clip(self, file: Path) -> str:
-        """A clip whose bytes are at the provider; returns its uid. No web process is needed for it."""
-        self.clips += 1
-        stream = self.house.stream
-        headers = {"Authorization": f"Bearer {stream.api_token}"}
-        url = f"{stream.url}/accounts/{stream.account_id}/stream/direct_upload"
-        async with self.house.http.post(url, json={"maxDurationSeconds": 600}, headers=headers) as answer:
-            made = (await answer.json())["result"]
-        await self.house.upload_form(made["uploadURL"], file)
-        statement = "INSERT INTO clips (id, cloudflare_uid, title) VALUES ($1, $2, 'of a pair')"
-        await self.house.rows.execute(statement, f"clip-{self.clips}", made["uid"])
-        return str(made["uid"])
-
-    async def all_complete(self) -> None:
-        """Wait for every clip's good end."""
-        ends_at = time.monotonic() + SETTLE_SECONDS
-        while left := await self.house.rows.fetch("SELECT id, status, look_at FROM clips WHERE status <> 'complete'"):
-            if time.monotonic() > ends_at:
-                pytest.fail(f"L1: not everything came home: {left}\n{self.house.logs()}")
-            await asyncio.sleep(0.1)
 
 
 async def test_a_frozen_killed_or_robbed_leader_is_replaced_and_writes_nothing_more(
@@ -143,7 +54,9 @@ async def test_a_frozen_killed_or_robbed_leader_is_replaced_and_writes_nothing_m
         await postgres_server.clone(database_template, name)
         database = postgres_server.dsn(name)
         try:
-            async with _pair(lane_directory / f"pair-{number}", database, chance, measured) as pair:
+            async with open_pair(
+                PairPlan(lane_directory / f"pair-{number}", database, CANARIES, chance), measured
+            ) as pair:
                 kinds = [RESUMES[(number + n) % len(RESUMES)] for n in range(resumes)] + ["killed", "robbed"]
                 chance.shuffle(kinds)
                 for kind in kinds:
@@ -151,7 +64,7 @@ async def test_a_frozen_killed_or_robbed_leader_is_replaced_and_writes_nothing_m
                 await slow_writes(pair.house.rows, None)
                 pair.house.stream.faults.clear()
                 await pair.all_complete()
-                await _check(pair)
+                await pair.check()
         finally:
             await postgres_server.drop(name)
 
@@ -285,12 +198,13 @@ async def test_a_leader_on_a_half_open_connection_is_replaced(
         settings = {"listen_addresses": ",".join(HALF_OPEN_ADDRESSES)}
         async with arranged_postgres(directory / "postgres", settings, {}) as server:
             chance = random.Random(rounds)  # noqa: S311 - moments, not secrets
-            async with _pair(directory, server.dsn(), chance, measured, HALF_OPEN_ADDRESSES) as pair:
+            plan = PairPlan(directory, server.dsn(), CANARIES, chance, HALF_OPEN_ADDRESSES)
+            async with open_pair(plan, measured) as pair:
                 for _ in range(rounds):
                     await _cut_off(pair, sample)
                     sometimes.saw("half-open connection", "leader")
                 await pair.all_complete()
-                await _check(pair)
+                await pair.check()
     figures.tell(
         half_open_connections=rounds,
         worst_takeover_half_open=measured.worst(measured.takeovers, "half-open"),
@@ -317,50 +231,3 @@ async def _cut_off(pair: Pair, sample: Path) -> None:
         heal()
     pair.house.stream.faults.clear()
     await pair.yielded(place, process, epoch, "half-open", time.monotonic())
-
-
-@asynccontextmanager
-async def _pair(
-    directory: Path, database: str, chance: random.Random, measured: Measured, hosts: tuple[str, ...] = ()
-) -> AsyncIterator[Pair]:
-    """Two monitors at work on *database*; through TCP at *hosts* when those are named."""
-    directory.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {
-        "encode": "copy",
-        "webhook_url": None,
-        "api_token": CANARIES["api token"],
-        "webhook_secret": CANARIES["webhook secret"],
-        "rate_limit_count": 6000,
-    }
-    async with contextlib.AsyncExitStack() as stack:
-        house = await stack.enter_async_context(open_house(directory, database, options, CANARIES["bucket secret"]))
-        house.extra = {"CLOUDFLARE_CALLS": "6000"}
-        await observe(house.rows)
-        password = CANARIES["database password"]
-        known = await stack.enter_async_context(logins(house.rows, database, MONITORS, password))
-        stack.push_async_callback(house.close)  # before the logins go: they are in use until then
-        addresses = dict(known.by_name)
-        for name, host in zip(MONITORS, hosts, strict=False):
-            addresses[name] = f"postgresql://{known.login_of(name)}:{password}@{host}:5432/postgres"
-        places = [Place(name, "monitor", {"DATABASE_URL": addresses[name]}) for name in MONITORS]
-        supervisor = await stack.enter_async_context(supervised(house, places))
-        yield Pair(house, supervisor, known, chance, measured)
-
-
-async def _check(pair: Pair) -> None:
-    """No write of a former leader was ever accepted, and all else that was promised of the clips."""
-
-    async def digest(url: str) -> tuple[str, int]:
-        found = await pair.house.read(url)
-        return hashlib.sha256(found).hexdigest(), len(found)
-
-    async with asyncio.timeout(30):
-        while await pair.house.rows.fetchval("SELECT count(*) FROM clip_signals"):
-            await asyncio.sleep(0.05)
-    of_this = Findings()
-    await check_database(pair.house.rows, of_this)
-    await check_objects(pair.house.rows, digest, of_this)
-    findings = pair.measured.findings
-    findings.clips += of_this.clips
-    findings.writes += of_this.writes
-    findings.violations += of_this.violations + pair.supervisor.complaints

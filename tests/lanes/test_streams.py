@@ -191,8 +191,10 @@ async def elsewhere() -> AsyncIterator[tuple[str, str]]:
 
 def vanish(name: str) -> None:
     """Cut the wire without a word: whatever either side sends is lost from now on."""
-    rules = "table inet gone { chain in { type filter hook input priority 0; policy drop; }"
-    rules += " chain out { type filter hook output priority 0; policy drop; } }"
+    rules = """table inet gone {
+        chain incoming { type filter hook input priority 0; policy drop; }
+        chain outgoing { type filter hook output priority 0; policy drop; }
+    }"""
     subprocess.run(["ip", "netns", "exec", name, "nft", "-f", "-"], input=rules.encode(), check=True)
 
 

@@ -349,3 +349,46 @@ async def test_a_lease_that_ran_out_tells_since_when(database: str) -> None:
 async def test_a_lease_that_was_given_back_tells_nothing_more(database: str) -> None:
     found = await lead(database, "'-infinity'")
     assert (found.leads, found.since) == (False, None)
+
+
+# ---- limits --------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_stands_still_is_told_with_its_last_moment() -> None:
+    unseen = {"status": "queued", "attempt": 1, "since": SINCE.isoformat(), "at": SINCE.isoformat(), "seconds": 0}
+    sentence = explain(clip("queued", problem(20, unseen=unseen)), NOW, LED)
+    latest = SINCE + LIMITS["queued"].stay + LONGEST_BLIND
+    assert "its time here stands still until something can be seen of it or done for it" in sentence
+    assert sentence.endswith(f"and ends at {latest:%Y-%m-%d %H:%M:%S} UTC at the latest.")
+
+
+def test_time_without_sight_is_added_to_the_end() -> None:
+    unseen = {"status": "queued", "attempt": 1, "since": None, "at": None, "seconds": 1800}
+    end = SINCE + LIMITS["queued"].stay + timedelta(minutes=30)
+    assert f"fails it at {end:%H:%M:%S} UTC" in explain(clip("queued", {"unseen": unseen}), NOW, LED)
+
+
+@pytest.mark.parametrize(
+    ("details", "attempt", "ends"),
+    [
+        (
+            {"retry_at": (NOW + timedelta(minutes=5)).isoformat()},
+            1,
+            "it is tried again by itself at 14:17:00 UTC, in attempt 2 of 3 at most, at mp4downloading.",
+        ),
+        (
+            {"retry_at": SINCE.isoformat()},
+            2,
+            "it is tried again by itself now, in attempt 3 of 3 at most, at mp4downloading.",
+        ),
+        (
+            {"retry_at": SINCE.isoformat()},
+            3,
+            "it stays so until somebody retries it, which starts attempt 4 at mp4downloading.",
+        ),
+        ({"retry_at": "soon"}, 1, "it stays so until somebody retries it, which starts attempt 2 at mp4downloading."),
+    ],
+)
+def test_a_failed_clip_says_whether_it_is_tried_again_by_itself(details: Any, attempt: int, ends: str) -> None:
+    failed = clip("error", details, attempt=attempt, mp4_url="https://m/", look_at=None)
+    assert explain(failed, NOW, LED).endswith(ends)

@@ -6,7 +6,6 @@ nothing. After `stop` nothing goes wrong any more.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +25,6 @@ _FOR_EVER = 120.0
 # How long a late write stays on the way: until after the next one, or until after another has taken the lease.
 _LATE_SECONDS = ((0.01, 0.5), (1.0, 5.0), (11.0, 25.0))
 _DATABASE_LATENCY = (0.0003, 0.004)
-_BLOCK_SECONDS = 300.0
 
 
 class Chaos:
@@ -70,9 +68,9 @@ class Chaos:
     # --- The provider ------------------------------------------------------------------------------------
 
     def block(self) -> None:
-        """The provider refuses every call for five minutes, as after one too many."""
+        """The provider refuses every call for a while, as after one too many."""
         if not self.is_over:
-            self._blocked_until = self._loop.now + _BLOCK_SECONDS
+            self._blocked_until = self._loop.now + self._scenario.block_seconds
             self._loop.tell("the provider blocks")
 
     @property
@@ -175,9 +173,11 @@ class DatabaseWire:
         self._late_seconds: float | None = None
 
     async def request(self, name: str) -> None:
+        if name == "reset":
+            return  # decides nothing, and there is one after every statement
         self._late_seconds = None
         self._fate = self._draw_fate(name)
-        await asyncio.sleep(self._draw.uniform(*_DATABASE_LATENCY))
+        await self._loop.nap(self._draw.uniform(*_DATABASE_LATENCY))
         match self._fate:
             case "refused before":
                 raise _lost(self._chaos)
@@ -185,16 +185,18 @@ class DatabaseWire:
                 self._late_seconds = self._draw.uniform(*self._draw.choice(_LATE_SECONDS))
                 raise _lost(self._chaos)
             case "slow":
-                await asyncio.sleep(self._draw.uniform(0.1, 12.0))
+                await self._loop.nap(self._draw.uniform(0.1, 12.0))
             case "black hole":
-                await asyncio.sleep(_FOR_EVER)
+                await self._loop.nap(_FOR_EVER)
 
     async def reply(self, name: str) -> None:
-        await asyncio.sleep(self._draw.uniform(*_DATABASE_LATENCY))
+        if name == "reset":
+            return
+        await self._loop.nap(self._draw.uniform(*_DATABASE_LATENCY))
         if self._fate == "reply lost":
             raise _lost(self._chaos)
         if self._fate == "reply never comes":
-            await asyncio.sleep(_FOR_EVER)
+            await self._loop.nap(_FOR_EVER)
 
     def arrives_after(self, name: str) -> float | None:
         return self._late_seconds

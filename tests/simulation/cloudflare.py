@@ -143,8 +143,8 @@ class SimulatedStream:
         self.calls: list[Seen] = []
         self.effects: list[Effect] = []
         self.webhook_url: str | None = None
-        #: uids that lists leave out although they exist.
-        self.left_out: set[str] = set()
+        #: Lists asked for by uid leave out everything, as they sometimes leave out a few.
+        self.lists_nothing = False
         self.delivery = DeliveryHost(self)
         self._rng = rng
         self._numbers: Counter[str] = Counter()
@@ -213,13 +213,11 @@ class SimulatedStream:
 
     # --- What the delivery host asks ------------------------------------------------------------------
 
-    def shown_under(self, name: str) -> SimulatedVideo | None:
-        """The video of a uid, or of a token in its place; a private one by token alone."""
+    def shown_under(self, name: str) -> tuple[SimulatedVideo | None, bool]:
+        """The video of a uid, or of a token in its place, and whether it may be shown: a private one by token alone."""
         uid, until = self.tokens.get(name, (name, 0.0))
         video = self.videos.get(uid)
-        if video is None or (video.fate.is_private and self.now().timestamp() > until):
-            return None
-        return video
+        return video, video is not None and (not video.fate.is_private or self.now().timestamp() <= until)
 
     def fault(self, name: str, about: str) -> Fault | None:
         """What befalls a delivery."""
@@ -280,7 +278,8 @@ class SimulatedStream:
             raise _Refused(404, NOT_FOUND, "Not Found")
         return video
 
-    def _make(self, effect: str, creator: str | None, meta: Any) -> SimulatedVideo:
+    def make(self, effect: str, creator: str | None, meta: Any) -> SimulatedVideo:
+        """A new video, with a file that its MP4 will be."""
         in_flight = sum(one.standing(self.now()).state in _IN_FLIGHT for one in self.videos.values())
         if in_flight >= self.options.max_in_flight:
             raise _Refused(429, UNDOCUMENTED, "Too many videos are queued or being encoded")
@@ -301,14 +300,14 @@ class SimulatedStream:
 
     def direct_upload(self, asked: _Asked) -> Reply:
         said = asked.json()
-        video = self._make("direct_upload", said.get("creator"), said.get("meta"))
+        video = self.make("direct_upload", said.get("creator"), said.get("meta"))
         video.max_duration_seconds = said.get("maxDurationSeconds")
         expiry = said.get("expiry")
         video.expires_at = datetime.fromisoformat(expiry) if expiry else self.now() + timedelta(minutes=30)
         return accepted({"uid": video.uid, "uploadURL": f"{self.options.upload_origin}/upload/{video.uid}"})
 
     def tus_upload(self, asked: _Asked) -> Reply:
-        video = self._make("tus_upload", asked.headers.get("Upload-Creator"), {})
+        video = self.make("tus_upload", asked.headers.get("Upload-Creator"), {})
         headers = {"Location": f"{self.options.upload_origin}/upload/{video.uid}", "stream-media-id": video.uid}
         return Reply(201, headers)
 
@@ -317,7 +316,7 @@ class SimulatedStream:
         source = said.get("input") or said.get("url")
         if not isinstance(source, str):
             raise _Refused(400, BAD_REQUEST, "input is missing")
-        video = self._make("copy", said.get("creator"), said.get("meta"))
+        video = self.make("copy", said.get("creator"), said.get("meta"))
         video.source_url = source
         video.arrived_at = self.now() + timedelta(seconds=video.fate.downloading_seconds)
         return accepted(self._object(video))
@@ -327,7 +326,8 @@ class SimulatedStream:
         now = self.now()
         uids = query["id"].split(",") if "id" in query else list(self.videos)
         states = query["status"].split(",") if "status" in query else None
-        found = [self.videos[uid] for uid in dict.fromkeys(uids) if uid in self.videos and uid not in self.left_out]
+        is_hidden = self.lists_nothing and "id" in query
+        found = [self.videos[uid] for uid in dict.fromkeys(uids) if uid in self.videos and not is_hidden]
         matching = [
             video
             for video in found
@@ -357,10 +357,11 @@ class SimulatedStream:
         video = self._video(asked)
         if not video.standing(self.now()).is_playable:
             raise _Refused(400, UNDOCUMENTED, "The video is not ready to stream")
-        if video.mp4_enabled_at is None:
+        there = video.mp4(self.now())
+        if there is None:
             video.mp4_enabled_at = self.now()
             video.mp4_makes += 1
-        else:
+        elif there[0] != "error":
             video.mp4_repeats += 1
         self._did("enable_download", video.uid)
         return accepted(downloads_object(video, self.now(), self.options.delivery_origin))

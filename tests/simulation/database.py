@@ -13,11 +13,11 @@ steps in both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from simulation.database_client import Connection, Pool, PromptWire, UnknownStatement, Wire, open_connection
-from simulation.database_server import CommitHook, Server, Table, Values
+from simulation.database_server import IDLE_IN_TRANSACTION, LOCK_TIMEOUT_SECONDS, CommitHook, Server, Table, Values
 from simulation.database_statements import known_statements
 
 __all__ = ["PromptWire", "SimulatedDatabase", "UnknownStatement", "Wire"]
@@ -28,7 +28,12 @@ _STATEMENTS = known_statements()
 class SimulatedDatabase:
     """One server with the tables of the migrations. *clock* is its wall clock: aware, in UTC."""
 
-    def __init__(self, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], datetime],
+        lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS,
+        idle_in_transaction: timedelta = IDLE_IN_TRANSACTION,
+    ) -> None:
         self._server = Server(
             clock,
             (
@@ -42,6 +47,8 @@ class SimulatedDatabase:
                 Table("idempotency_keys"),
             ),
         )
+        self._server.lock_timeout_seconds = lock_timeout_seconds
+        self._server.idle_in_transaction = idle_in_transaction
         # None stands for the beginning of time: nobody has ever led.
         lease = {"holder": None, "epoch": 0, "taken_at": None, "expires_at": None, "round_at": None}
         self._server.tables["monitor_lease"].set(True, lease)

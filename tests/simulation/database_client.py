@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
 import asyncpg
 
-from orchestrator.storage.pool import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS
+from orchestrator.storage.pool import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, _Loan
 from simulation.database_rows import Row
 from simulation.database_server import Answer, Server, Session, Statement
 
@@ -110,12 +110,26 @@ class Connection:
         statement = self._statements.get(query)
         if statement is None:
             raise UnknownStatement(query)
+        for arg in args:
+            if type(arg) is str and not arg.isascii():
+                self._check_encoding(arg)
+        if any(type(arg) is str and "\0" in arg for arg in args):
+            statement = Statement(statement.name, _refuse_zero)
         server, session = self._server, self._session
         return await self._travel(
             statement.name,
             lambda: server.submit(session, statement, args),
             COMMAND_TIMEOUT_SECONDS if timeout is None else timeout,
         )
+
+    def _check_encoding(self, text: str) -> None:
+        """What is no UTF-8 is refused by the client, once the server has taken the statement's text."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as problem:
+            if self._session.has_failed:
+                raise asyncpg.InFailedSQLTransactionError("current transaction is aborted") from problem
+            raise asyncpg.DataError(f"invalid input for a query argument: {problem}") from problem
 
     async def _control(self, verb: str, name: str = "") -> None:
         server, session = self._server, self._session
@@ -282,6 +296,10 @@ def _run_unheard(run: Callable[[], Any]) -> None:
         return
 
 
+def _refuse_zero(*_: Any) -> Answer:
+    raise asyncpg.CharacterNotInRepertoireError('invalid byte sequence for encoding "UTF8": 0x00')
+
+
 class Transaction:
     """A transaction, or a savepoint inside one."""
 
@@ -345,8 +363,13 @@ class Pool:
         self._line: deque[asyncio.Future[None]] = deque()
         self._is_closing = False
 
-    def acquire(self, *, timeout: float | None = None) -> _Acquiring:
-        return _Acquiring(self, timeout)
+    def acquire(self, *, timeout: float | None = None) -> _Loan:
+        """On loan, as the program's own pool lends: only the pool beneath is simulated."""
+        return _Loan(self, _Lending(self, timeout))  # type: ignore[arg-type]
+
+    def distrust_idle(self) -> None:
+        for connection in self._idle:
+            connection.terminate()
 
     async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Row]:
         async with self.acquire() as connection:
@@ -464,27 +487,17 @@ class Pool:
             self._next_in_line()
 
 
-class _Acquiring:
-    """A connection of a pool: awaited, or for the length of an ``async with``."""
+class _Lending:
+    """A connection of a pool, when its turn has come."""
 
-    __slots__ = ("_connection", "_pool", "_timeout")
+    __slots__ = ("_pool", "_timeout")
 
     def __init__(self, pool: Pool, timeout: float | None) -> None:
         self._pool = pool
         self._timeout = timeout
-        self._connection: Connection | None = None
-
-    def __await__(self) -> Generator[Any, None, Connection]:
-        return self._pool._acquire(self._timeout).__await__()
 
     async def __aenter__(self) -> Connection:
-        self._connection = await self._pool._acquire(self._timeout)
-        return self._connection
-
-    async def __aexit__(self, *_: object) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await self._pool.release(connection)
+        return await self._pool._acquire(self._timeout)
 
 
 async def open_connection(server: Server, statements: dict[str, Statement], node: str, wire: Wire) -> Connection:

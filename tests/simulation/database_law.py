@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 
 from orchestrator.storage.clips import COLUMNS
-from simulation.database_locks import Mode
+from simulation.database_locks import Blocked, Mode
 from simulation.database_rows import (
     MISSING,
     as_text,
@@ -44,7 +44,9 @@ _MOVES = {
 }
 _ENDS = ("complete", "error")
 CLIP_COLUMNS = (*(name.strip() for name in COLUMNS.split(",")), "source_url")
-_REST = tuple(name for name in CLIP_COLUMNS if name != "processing_details")
+# Those first that change most often: a comparison ends at the first difference.
+_OFTEN = ("epoch", "look_at", "tries", "pending", "status", "progress", "attempt")
+_REST = (*_OFTEN, *(name for name in CLIP_COLUMNS if name not in (*_OFTEN, "processing_details")))
 
 
 def refused(constraint: str, text: str) -> asyncpg.CheckViolationError:
@@ -78,7 +80,7 @@ def insert_clip(session: Session, given: Mapping[str, Any]) -> Values:
         "status_since": now, "look_at": now, "tries": 0, "pending": 0, "epoch": 0, "version": 1,
     }  # fmt: skip
     row |= given
-    _begin_at_the_beginning(session, row)
+    begin_at_the_beginning(session, row)
     _check(row)
     enter(session, "clips", "clips_pkey", row["id"], row["id"])
     if row["cloudflare_uid"] is not None:
@@ -105,20 +107,29 @@ def enter(session: Session, table: str, constraint: str, key: Any, value: Any) -
     """Make sure that nobody has, or is about to have, a row with this key."""
     session.lock(constraint, value, Mode.UPDATE)
     if session.get(table, key) is not None:
+        _wait_for_its_change(session, table, key)
         raise not_unique(constraint)
+
+
+def _wait_for_its_change(session: Session, table: str, key: Any) -> None:
+    """A row that somebody is changing or deleting may be another one soon: who meets it as a duplicate waits."""
+    for other in session.server.sessions:
+        if other is not session and key in other.changes.get(table, ()):
+            raise Blocked((table, key), Mode.NO_KEY_UPDATE)
 
 
 def _claim_uid(session: Session, row: Values) -> None:
     session.lock("clips_cloudflare_uid_key", row["cloudflare_uid"], Mode.UPDATE)
     for other in session.all("clips"):
         if other["cloudflare_uid"] == row["cloudflare_uid"] and other["id"] != row["id"]:
+            _wait_for_its_change(session, "clips", other["id"])
             raise not_unique("clips_cloudflare_uid_key")
 
 
 # --- The triggers ----------------------------------------------------------------------------------------
 
 
-def _begin_at_the_beginning(session: Session, row: Values) -> None:
+def begin_at_the_beginning(session: Session, row: Values) -> None:
     law = TABLES.get(row["pipeline"])
     if law is None:
         raise refused("unknown-pipeline", f"unknown pipeline {row['pipeline']}")
@@ -185,13 +196,9 @@ def _without_request(doc: Any) -> Any:
 
 
 def _check_document(doc: Any, *, is_from_outside: bool) -> None:
-    if is_surely_small(doc):
-        if is_deeper_than(doc, 33):
-            raise refused("processing_details_is_shallow", "processing_details is nested more than 32 levels deep")
-        return
     if is_deeper_than(doc, 33):
         raise refused("processing_details_is_shallow", "processing_details is nested more than 32 levels deep")
-    if is_from_outside:
+    if is_from_outside and not is_surely_small(doc):
         request = doc.get("request", MISSING) if type(doc) is dict else MISSING
         if jsonb_bytes(_without_request(doc)) > 49152 or (request is not MISSING and jsonb_bytes(request) > 49152):
             raise refused("processing_details_is_bounded", "processing_details would have more than 48 KiB")
@@ -206,7 +213,7 @@ def _obey(session: Session, old: Values, new: Values) -> None:
         _check_move(old, new)
     doc = new["processing_details"]
     if not same_json(doc, old["processing_details"]):
-        is_from_outside = all(new[name] == old[name] for name in _REST)
+        is_from_outside = not any(new[name] != old[name] for name in _REST)
         _check_document(doc, is_from_outside=is_from_outside)
         if is_from_outside and new["look_at"] is None:
             new["look_at"] = session.now()
@@ -290,10 +297,8 @@ def _order(clip: Values, status: str) -> int:
 
 
 def _check(row: Values) -> None:
-    """NOT NULL and CHECK, in the order in which PostgreSQL looks: those by their names."""
+    """The table's CHECKs, in the order in which PostgreSQL looks: by their names."""
     doc = row["processing_details"]
-    if doc is None:
-        raise asyncpg.NotNullViolationError('null value in column "processing_details" violates not-null constraint')
     if row["cloudflare_uid"] is not None and not _ID.fullmatch(row["cloudflare_uid"]):
         raise refused("clips_cloudflare_uid_check", "a cloudflare_uid may not look like that")
     if not _ID.fullmatch(row["id"]):

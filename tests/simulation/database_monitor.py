@@ -67,7 +67,7 @@ def selected(rows: list[Row]) -> Answer:
 def take_lease(session: Session, args: tuple[Any, ...]) -> Answer:
     holder, seconds = args
     lease = _lease(session)
-    if not _is_before(lease["expires_at"], session.now()):
+    if lease["holder"] != holder and not _is_before(lease["expires_at"], session.now()):
         return updated(0)
     session.lock("monitor_lease", True, Mode.NO_KEY_UPDATE)
     now = session.now()
@@ -196,11 +196,13 @@ def read_clock(session: Session, args: tuple[Any, ...]) -> Answer:
 def write_moves(session: Session, args: tuple[Any, ...]) -> Answer:
     holder, epoch, moves_text, signal_ids, entries_text = args
     moves, entries = read_json(moves_text), read_json(entries_text)
+    by_clip = {move["clip_id"]: move for move in moves}
+    # The server locks the clips first; whoever does not lead any more holds them until his transaction ends.
+    lockable = _lockable(session, by_clip)
     if not _lead(session, holder, epoch):
         return selected([Row(_WRITTEN, (0, []))])
-    by_clip = {move["clip_id"]: move for move in moves}
     moved: dict[str, Values] = {}
-    for clip_id in _lockable(session, by_clip):
+    for clip_id in lockable:
         row, move = session.get("clips", clip_id), by_clip[clip_id]
         assert row is not None
         if row["status"] == move["from_status"] and row["attempt"] == move["from_attempt"]:
@@ -305,10 +307,11 @@ def _facts(facts: Values) -> Values:
 def write_progress(session: Session, args: tuple[Any, ...]) -> Answer:
     holder, epoch, told_text = args
     told = {one["clip_id"]: one for one in read_json(told_text)}
-    if not _lead(session, holder, epoch):
+    lockable = _lockable(session, told)
+    if not lockable or not _lead(session, holder, epoch):
         return updated(0)
     ids = []
-    for clip_id in _lockable(session, told):
+    for clip_id in lockable:
         row, one = session.get("clips", clip_id), told[clip_id]
         assert row is not None
         progress = to_progress(one["progress"])

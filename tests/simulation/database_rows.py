@@ -74,8 +74,6 @@ def read_json(text: str) -> Any:
     """The document in *text*, or the error that PostgreSQL has for it."""
     if not isinstance(text, str):
         raise asyncpg.DataError(f"invalid input for a query argument: expected str, got {type(text).__name__}")
-    if not text.isascii():
-        _utf8(text)
     if "\\u" in text:
         _check_escapes(text)
     try:
@@ -88,13 +86,6 @@ def read_json(text: str) -> Any:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(name)
-
-
-def _utf8(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as problem:
-        raise asyncpg.DataError(f"invalid input for a query argument: {problem}") from problem
 
 
 def _check_escapes(text: str) -> None:
@@ -161,11 +152,12 @@ def is_deeper_than(value: Any, levels: int) -> bool:
     """Whether anything lies at that level or deeper; the document itself is level 0."""
     if levels == 0:
         return True
-    if type(value) is dict:
-        return any(is_deeper_than(each, levels - 1) for each in value.values())
-    if type(value) is list:
-        return any(is_deeper_than(each, levels - 1) for each in value)
-    return False
+    if type(value) not in (dict, list):
+        return False
+    if levels == 1:
+        return bool(value)
+    children = value.values() if type(value) is dict else value
+    return any([is_deeper_than(each, levels - 1) for each in children if type(each) in (dict, list)])
 
 
 def jsonb_bytes(value: Any) -> int:

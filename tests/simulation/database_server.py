@@ -17,12 +17,13 @@ from typing import Any
 
 import asyncpg
 
+from orchestrator.storage.sessions import _LIMITS
 from simulation.database_locks import Blocked, Locks, Mode, Target
 from simulation.database_rows import MISSING, Row
 
 # The limits our sessions bring with them, and the server's own on a deadlock.
-LOCK_TIMEOUT_SECONDS = 5.0
-IDLE_IN_TRANSACTION = timedelta(seconds=15)
+LOCK_TIMEOUT_SECONDS = float(_LIMITS["lock_timeout"].rstrip("s"))
+IDLE_IN_TRANSACTION = timedelta(seconds=float(_LIMITS["idle_in_transaction_session_timeout"].rstrip("s")))
 DEADLOCK_SECONDS = 1.0
 
 Values = dict[str, Any]
@@ -202,6 +203,8 @@ class Server:
         #: The node whose transaction commits while `on_commit` is called.
         self.committing: str | None = None
         self.refuses_until: datetime | None = None
+        self.lock_timeout_seconds = LOCK_TIMEOUT_SECONDS
+        self.idle_in_transaction = IDLE_IN_TRANSACTION
         self.world = Context()
         self._pids = 1000
         self._ready: deque[Waiting] = deque()
@@ -241,7 +244,7 @@ class Server:
         """End those that have been idle in a transaction for too long."""
         now = self.clock()
         for session in holders:
-            if session.idle_since is not None and now - session.idle_since >= IDLE_IN_TRANSACTION:
+            if session.idle_since is not None and now - session.idle_since >= self.idle_in_transaction:
                 self.end(session)
 
     # --- Statements --------------------------------------------------------------------------------------
@@ -295,7 +298,9 @@ class Server:
 
     def _fail(self, session: Session) -> None:
         if session.in_transaction:
+            # The innermost block is over at once, its locks with it; only its end is still to be said.
             session.has_failed = True
+            session.undo_to(session.savepoints[-1][1] if session.savepoints else 0)
             session.idle_since = self.clock()
         else:
             self._rollback(session)
@@ -395,11 +400,11 @@ class Server:
         timeout = asyncpg.LockNotAvailableError("canceling statement due to lock timeout")
         waiting.timers = [
             loop.call_later(DEADLOCK_SECONDS, self._look_for_deadlock, waiting, context=self.world),
-            loop.call_later(LOCK_TIMEOUT_SECONDS, self._give_up, waiting, timeout, context=self.world),
+            loop.call_later(self.lock_timeout_seconds, self._give_up, waiting, timeout, context=self.world),
         ]
         for holder in self.locks.in_the_way(waiting.session, waiting.target, waiting.mode):
             if holder.idle_since is not None:
-                left = (holder.idle_since + IDLE_IN_TRANSACTION - self.clock()).total_seconds()
+                left = (holder.idle_since + self.idle_in_transaction - self.clock()).total_seconds()
                 waiting.timers.append(loop.call_later(left, self.end_idle, (holder,), context=self.world))
 
     def _look_for_deadlock(self, waiting: Waiting) -> None:

@@ -36,7 +36,7 @@ def _one(session: Session, args: tuple[object, ...]) -> Answer:
 
 # name for the wire, text, fingerprint of the text, function
 KNOWN: tuple[tuple[str, str, str, Handler], ...] = (
-    ("take_lease", leadership._TAKE, "90a944c54c6a", of_monitor.take_lease),
+    ("take_lease", leadership._TAKE, "dbbfba481966", of_monitor.take_lease),
     ("renew_lease", leadership._RENEW, "ba263225e964", of_monitor.renew_lease),
     ("release_lease", leadership._RELEASE, "dde22fd099ae", of_monitor.release_lease),
     ("read_due", looking._DUE, "36dd340e8e8c", of_monitor.read_due),

@@ -40,8 +40,8 @@ class Videos(Protocol):
 
     def now(self) -> datetime: ...
 
-    def shown_under(self, name: str) -> SimulatedVideo | None:
-        """The video of a uid or of a token that is good for downloads."""
+    def shown_under(self, name: str) -> tuple[SimulatedVideo | None, bool]:
+        """The video of a uid or of a token, and whether it may be shown."""
         ...
 
     def fault(self, name: str, about: str) -> Fault | None:
@@ -62,6 +62,10 @@ class Wire:
     @property
     def etag(self) -> str:
         return etag_of(self.data)
+
+    async def begin(self, data: bytes) -> None:
+        """Bytes as they stand, which are no part of the file."""
+        await self._write(data)
 
     async def head(self, status: str, **headers: Any) -> None:
         """The status line and *headers*, underscores read as dashes; nothing is added."""
@@ -95,6 +99,11 @@ class Wire:
     async def chunk(self, data: bytes) -> None:
         """One chunk of a chunked body; an empty one ends it."""
         await self._write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody listens any more."""
+        return self._request.transport is None or self._request.transport.is_closing()
 
     def close(self) -> None:
         """End the connection in good order."""
@@ -131,12 +140,14 @@ class DeliveryHost:
 
     async def serve(self, request: web.Request, name: str) -> web.StreamResponse:
         """The file of *name*, or a part of it, with whatever befalls it."""
-        video = self._videos.shown_under(name)
+        video, may_be_shown = self._videos.shown_under(name)
         span = _span(request)
         kind = "whole" if span is None else "probe" if span == (0, 15) else "span"
         fault = self._videos.fault(kind, video.uid if video else "")
-        if video is None or not video.is_served(self._videos.now()):
-            return await answer_through(request, fault, lambda: Reply(404, {"Content-Type": "text/html"}, b"<p>no</p>"))
+        if video is None or not may_be_shown or not video.is_served(self._videos.now()):
+            status = 401 if video is not None and not may_be_shown else 404
+            page = Reply(status, {"Content-Type": "text/html"}, b"<p>no</p>")
+            return await answer_through(request, fault, lambda: page)
         if isinstance(fault, Raw):
             await fault.write(Wire(self, request, video, span))
             if request.transport is not None:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import heapq
 import sys
 import warnings
-from asyncio import events
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
+from heapq import heappop, heappush
 from itertools import count
 from random import Random
 from typing import Any
@@ -56,6 +56,38 @@ class _Task(asyncio.Task):  # type: ignore[type-arg]
         return self._number
 
 
+class Handle:
+    """A callback to be called; as asyncio's, without its debugging."""
+
+    __slots__ = ("args", "callback", "context", "is_cancelled", "moment")
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None, moment: float = 0.0
+    ) -> None:
+        self.callback = callback
+        self.args = args
+        self.context = copy_context() if context is None else context
+        self.is_cancelled = False
+        self.moment = moment
+
+    def cancel(self) -> None:
+        """Do not call it."""
+        self.is_cancelled = True
+        self.callback, self.args = _nothing, ()
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self.is_cancelled
+
+    def when(self) -> float:
+        """The moment of a timer, by the clock of whoever set it."""
+        return self.moment
+
+
+def _nothing() -> None:
+    """What a cancelled handle calls."""
+
+
 class SimulatedLoop(asyncio.BaseEventLoop):
     """The loop of one run. *journal* holds what happened, one short line each; equal seeds make equal journals."""
 
@@ -73,7 +105,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.on_step: Callable[[Node], None] | None = None
         self._step_limit = step_limit
         self._numbers = count()
-        self._timers: list[tuple[float, int, asyncio.Handle]] = []
+        self._timers: list[tuple[float, int, Handle]] = []
+        self._queue: deque[Handle] = deque()
         self._thread: _ThreadTime | None = None
         self._graveyard: list[object] = []
         self._draws: dict[str, Random] = {}
@@ -120,7 +153,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def _thaw(self, node: Node) -> None:
         if self.now >= node.frozen_until:
             held, node.frozen = node.frozen, []
-            self._ready.extend(held)
+            self._queue.extend(held)
 
     # --- Time --------------------------------------------------------------------------------------------
 
@@ -129,32 +162,29 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         node = NODE.get()
         return self.now if node is None else node.monotonic(self.now)
 
-    def after(
-        self, seconds: float, callback: Callable[..., object], *args: Any, node: Node | None = None
-    ) -> asyncio.TimerHandle:
+    def after(self, seconds: float, callback: Callable[..., object], *args: Any, node: Node | None = None) -> Handle:
         """Call *callback* after true *seconds*, as a step of *node* (of none: outside of all nodes)."""
         return self._at(self.now + max(0.0, seconds), callback, args, context_of(node))
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:
-        handle = events.Handle(callback, args, self, context)
-        self._ready.append(handle)
+    async def nap(self, seconds: float) -> None:
+        """Wait for true *seconds*; cheaper than a sleep."""
+        future = self.create_future()
+        self._at(self.now + seconds, _set_result, (future, None), None)
+        await future
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
+        handle = Handle(callback, args, context)
+        self._queue.append(handle)
         return handle
 
-    def call_later(
-        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_at(
-        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         node = NODE.get()
-        true_time = when if node is None else node.true_time(when)
-        return self._at(true_time, callback, args, context, when)
+        return self._at(when if node is None else node.true_time(when), callback, args, context, when)
 
-    def call_soon_threadsafe(
-        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
+    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         if self._thread is None:
             return self.call_soon(callback, *args, context=context)
         # From a thread: its answer comes when the thread is through.
@@ -167,14 +197,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         args: tuple[Any, ...],
         context: Context | None,
         when: float | None = None,
-    ) -> asyncio.TimerHandle:
-        handle = events.TimerHandle(true_time if when is None else when, callback, args, self, context)
-        heapq.heappush(self._timers, (true_time, next(self._numbers), handle))
-        handle._scheduled = True  # type: ignore[attr-defined]
+    ) -> Handle:
+        handle = Handle(callback, args, context, true_time if when is None else when)
+        heappush(self._timers, (true_time, next(self._numbers), handle))
         return handle
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Nothing: a cancelled timer is passed over when its time comes."""
 
     # --- Threads -----------------------------------------------------------------------------------------
 
@@ -216,43 +242,55 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     # --- Running -----------------------------------------------------------------------------------------
 
     def _run_once(self) -> None:
-        if not self._ready:
+        queue, timers = self._queue, self._timers
+        if not queue:
             self._advance()
-        while self._timers and self._timers[0][0] <= self.now:
-            handle = heapq.heappop(self._timers)[2]
-            if not handle._cancelled:  # type: ignore[attr-defined]
-                self._ready.append(handle)
-        for _ in range(len(self._ready)):
-            handle = self._ready.popleft()
-            if not handle._cancelled:
-                self._step(handle)
+        while timers and timers[0][0] <= self.now:
+            handle = heappop(timers)[2]
+            if not handle.is_cancelled:
+                queue.append(handle)
+        for _ in range(len(queue)):
+            handle = queue.popleft()
+            if not handle.is_cancelled:
+                node = handle.context.get(NODE)
+                if node is None or self._may_step(node, handle):
+                    self._step(handle)
 
-    def _step(self, handle: asyncio.Handle) -> None:
-        node = handle._context.get(NODE)  # type: ignore[attr-defined]
-        if node is not None:
+    def _may_step(self, node: Node, handle: Handle) -> bool:
+        """Whether the node of *handle* lives and runs; the handle is kept if it does not."""
+        if node.is_dead:
+            self._graveyard.append(handle)
+            return False
+        if self.now < node.frozen_until:
+            node.frozen.append(handle)
+            return False
+        node.steps += 1
+        if self.on_step is not None:
+            self.on_step(node)
             if node.is_dead:
                 self._graveyard.append(handle)
-                return
-            if self.now < node.frozen_until:
-                node.frozen.append(handle)
-                return
-            node.steps += 1
-            if self.on_step is not None:
-                self.on_step(node)
-                if node.is_dead:
-                    self._graveyard.append(handle)
-                    return
+                return False
+        return True
+
+    def _step(self, handle: Handle) -> None:
         self.steps += 1
         if self.steps > self._step_limit:
             raise TooManySteps(f"{self.steps} steps until {self.now:.1f} s")
-        handle._run()  # type: ignore[attr-defined]
+        try:
+            handle.context.run(handle.callback, *handle.args)
+        except (KeyboardInterrupt, SystemExit, SimulationError):
+            raise
+        except BaseException as problem:
+            context = {"message": f"Exception in callback {handle.callback}", "exception": problem}
+            self.call_exception_handler(context)
 
     def _advance(self) -> None:
-        while self._timers and self._timers[0][2]._cancelled:  # type: ignore[attr-defined]
-            heapq.heappop(self._timers)
-        if not self._timers:
+        timers = self._timers
+        while timers and timers[0][2].is_cancelled:
+            heappop(timers)
+        if not timers:
             raise Deadlock(f"nothing will ever happen again, at {self.now:.1f} s")
-        self.now = max(self.now, self._timers[0][0])
+        self.now = max(self.now, timers[0][0])
 
     def bury(self) -> None:
         """End the run: close what is left, without a word, after everything has been looked at."""
@@ -269,6 +307,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             tasks.clear()
             self._graveyard.clear()
             self._timers.clear()
+            self._queue.clear()
+            del tasks
             gc.collect()
         sys.unraisablehook = hook
 
@@ -277,6 +317,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _process_events(self, event_list: Any) -> None:
         """Nothing: there is no selector."""
+
+
+def settle() -> None:
+    """Take what there is now out of every later search for garbage; for processes that do nothing but simulate."""
+    gc.collect()
+    gc.freeze()
 
 
 class _ThreadTime:

@@ -1,15 +1,11 @@
-"""In place of PostgreSQL, where a lane needs no database: checkpoints and the budget of calls, kept in memory."""
+"""Checkpoints in memory, where a test needs no database."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from orchestrator.drivers.budget import BLOCK_SECONDS, BudgetSettings, CallClass
-from orchestrator.drivers.errors import TransientError
-from orchestrator.drivers.rate_headers import retry_after_seconds
 from orchestrator.drivers.stored_objects import UploadedPart
 from orchestrator.transfer.checkpoints import Checkpoint, StoredObject
 
@@ -72,44 +68,3 @@ class MemoryCheckpoints:
     def _mine(self, checkpoint: Checkpoint) -> Checkpoint | None:
         row = self.rows.get((checkpoint.clip_id, checkpoint.attempt))
         return row if row is not None and row.upload_id == checkpoint.upload_id else None
-
-
-class MemoryBudget:
-    """The budget of calls by its own rules, for one process and by the loop's clock: a token bucket and a block."""
-
-    def __init__(self, settings: BudgetSettings | None = None) -> None:
-        self._settings = settings or BudgetSettings()
-        self._tokens = self._settings.burst
-        self._filled_at = 0.0
-        self._blocked_until = 0.0
-
-    async def take(self, klass: CallClass, n: int = 1) -> None:
-        """As the port has it."""
-        deadline = self._now() + self._settings.max_wait_seconds
-        while True:
-            wait_seconds = self._wait_seconds(n)
-            if not wait_seconds:
-                self._tokens -= n
-                return
-            if self._now() + wait_seconds > deadline:
-                raise TransientError("call_budget", "No call may be made for a while.", retry_after=wait_seconds)
-            await asyncio.sleep(wait_seconds)
-
-    async def learn(self, status: int, headers: Mapping[str, str]) -> None:
-        """As the port has it."""
-        if status == 429:
-            seconds = retry_after_seconds(headers, 0.0) or BLOCK_SECONDS
-            self._blocked_until = max(self._blocked_until, self._now() + seconds)
-            self._tokens = 0.0
-
-    def _wait_seconds(self, n: int) -> float:
-        now = self._now()
-        if now < self._blocked_until:
-            return self._blocked_until - now
-        since = now - max(self._filled_at, self._blocked_until)
-        self._tokens = min(self._settings.burst, self._tokens + max(0.0, since) * self._settings.rate)
-        self._filled_at = now
-        return 0.0 if self._tokens >= n else max(0.005, (n - self._tokens) / self._settings.rate)
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from typing import Any
 
 # What the true wall clock shows when a run begins.
 EPOCH = datetime(2026, 3, 1, 12, 0, tzinfo=UTC).timestamp()
@@ -22,9 +22,11 @@ class Node:
         self.host = host or name
         self.rate = rate
         self.wall_seconds = wall_seconds
+        #: Its wall clock is kept right by others, however its own clocks run.
+        self.is_wall_right = False
         self.is_dead = False
         self.frozen_until = 0.0
-        self.frozen: list[asyncio.Handle] = []
+        self.frozen: list[Any] = []
         self.steps = 0
         #: Told when it is killed: the network resets its connections, the database ends its sessions.
         self.on_crash: list[Callable[[], None]] = []
@@ -39,7 +41,7 @@ class Node:
 
     def wall(self, now: float) -> float:
         """Its wall clock at the true time *now*, in seconds since 1970."""
-        return EPOCH + now * self.rate + self.wall_seconds
+        return EPOCH + now if self.is_wall_right else EPOCH + now * self.rate + self.wall_seconds
 
     def __repr__(self) -> str:
         return f"Node({self.name})"

@@ -37,8 +37,8 @@ class People:
         self.clip_ids: dict[int, str] = {}
         #: What was answered with success, to be found in the history: (clip, source, mark).
         self.acknowledged: list[tuple[str, str, str]] = []
-        #: Clips that somebody said should end as an error, or whose video somebody removed.
-        self.ended_by_people: set[str] = set()
+        #: Clips that somebody ended, or sent to a status of his own in a new attempt: how they end is his doing.
+        self.moved_by_people: set[str] = set()
 
     async def call(self, method: str, path: str, body: Any = None, headers: Any = None) -> tuple[int, Any]:
         """One call of the web process; 0 when no answer came."""
@@ -99,22 +99,19 @@ class People:
         self._world.chaos.saw(f"person asks for {deed}", at)
         mark = f"person-{self._draw.getrandbits(32)}"
         if deed == "delete":
-            self.ended_by_people.add(clip_id)
+            self.moved_by_people.add(clip_id)
             status, _ = await self.call("DELETE", f"/api/clips/{clip_id}")
         elif deed == "retry":
             status, _ = await self.call("POST", f"/api/clips/{clip_id}/retry", {})
         else:
             asked = "error" if deed == "error" else self._draw.choice(_STATUSES)
             if asked == "error":
-                self.ended_by_people.add(clip_id)
+                self.moved_by_people.add(clip_id)
             body = {"requested_status": asked, "details": {"mark": mark}}
             status, _ = await self.call("POST", f"/api/clips/{clip_id}/signals", body)
             if status == 202:
                 self.acknowledged.append((clip_id, "api", mark))
         self._world.loop.tell(f"person: {deed} {clip_id} {status}")
-
-    async def try_failed_again(self) -> None:
-        """Ask for a retry of every clip that trouble alone may have ended; used when trouble is over."""
 
     async def speak_stale(self, one: Happening) -> None:
         """Another service of the house sends a signal that may be old, low or of a wrong attempt."""
@@ -124,6 +121,9 @@ class People:
         at = self._world.status_of_clip(clip_id)
         status = self._draw.choice(_STATUSES[:9])
         attempt = self._draw.choice((None, 1, 1, 2, 3))
+        if attempt is not None and attempt > 1:
+            self._world.chaos.saw("signal opens an attempt", at)
+            self.moved_by_people.add(clip_id)
         hearsay = self._draw.random() < 0.3
         self._world.chaos.saw("stale signal", at)
         mark = f"service-{self._draw.getrandbits(32)}"

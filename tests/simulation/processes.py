@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import time
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
@@ -182,9 +184,7 @@ _read_assets = functools.cache(web_app.read_assets)
 def _logging_to(ground: Ground) -> Iterator[None]:
     def take(_: Any, level: str, event: dict[str, Any]) -> Any:
         if event.pop("exc_info", None):
-            import traceback
-
-            event["traceback"] = traceback.format_exc()
+            event["problem"], event["traceback"] = sys.exception(), traceback.format_exc()
         ground.heard("error" if level == "exception" else level, event)
         raise structlog.DropEvent
 
@@ -202,4 +202,6 @@ def _logging_to(ground: Ground) -> Iterator[None]:
 
 
 def _plain(event: dict[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in event.items() if name not in ("traceback", "request_id"))
+    return " ".join(
+        f"{name}={value}" for name, value in event.items() if name not in ("problem", "traceback", "request_id")
+    )

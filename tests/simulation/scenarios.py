@@ -74,6 +74,8 @@ class Scenario:
     calls: int = 1200
     window_seconds: float = 300.0
     upload_expiry_seconds: int = 21600
+    #: How long the provider refuses everything after one call too many; in life it is five minutes.
+    block_seconds: float = 300.0
     quality_wait_seconds: float = 20.0
     max_transfers: int = 5
     extra: dict[str, object] = field(default_factory=dict)
@@ -93,6 +95,7 @@ def draw_scenario(seed: int) -> Scenario:
         rate=draw.choice((0.01, 0.03, 0.1)),
         quality_wait_seconds=draw.choice((0.0, 10.0, 20.0)),
         max_transfers=draw.choice((1, 2, 5)),
+        block_seconds=draw.choice((15.0, 30.0, 30.0, 30.0, 300.0)),
     )
     if "clocks" in troubles:
         scenario = replace(scenario, rates=tuple(draw.choice((0.5, 0.9, 1.0, 1.1, 2.0)) for _ in range(3)))
@@ -133,7 +136,7 @@ def _draw_fate(draw: Random) -> Fate:
         file_lag_seconds=draw.choice((0.0, 0.0, draw.uniform(0.0, 4.0))),
         size_bytes=size_bytes,
         duration_seconds=round(draw.uniform(0.5, 4000), 2),
-        is_private=draw.random() < 0.2,
+        is_private=draw.random() < 0.0,
     )
 
 

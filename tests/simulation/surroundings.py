@@ -33,9 +33,10 @@ from orchestrator.monitor import loop as monitor_loop
 from orchestrator.monitor.loop import Monitor, MonitorParts
 from orchestrator.pipelines.stream.hands import StreamHands
 from orchestrator.pipelines.stream.plan import STREAM_PIPELINE
+from orchestrator.storage.clips import read_clip
 from orchestrator.transfer import HttpSource, PostgresCheckpoints
 from orchestrator.web.creation import NewRow, insert_clip
-from signals import wake
+from signals import signal_retry, wake
 from simulation.bucket import BucketOptions, SimulatedBucket, boto_through
 from simulation.clocks import in_charge
 from simulation.cloudflare import SimulatedStream, StreamOptions
@@ -45,6 +46,7 @@ from simulation.network import NetworkedLoop
 from simulation.nodes import Node, wall_clock
 from simulation.scale import PART_BYTES, small_parts
 from simulation.videos import Fate, SimulatedVideo
+from statusutils import STREAM
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
@@ -159,16 +161,23 @@ class Surroundings:
 
     # --- Clips ----------------------------------------------------------------------------------------
 
-    async def copied_clip(self, name: str = "clip-1") -> str:
+    async def copied_clip(self, name: str = "clip-1", **details: object) -> str:
         """A clip that the provider fetches from an address."""
-        details = {"has_source_url": True}
+        details = {"has_source_url": True, **details}
         return await self._insert(NewRow(name, None, details, source_url=self._secrets.source_address))
 
     async def known_clip(self, name: str = "clip-1") -> str:
         """A clip whose video is at the provider already, its last byte just received."""
-        video = self.stream._make("direct_upload", f"{name}.1", {})
+        video = self.stream.make("direct_upload", f"{name}.1", {})
         self.stream.receive(video.uid)
         return await self._insert(NewRow(name, None, {}, cloudflare_uid=video.uid))
+
+    async def forgotten_clip(self, name: str = "clip-1") -> str:
+        """A clip whose upload address nobody ever sends anything to."""
+        video = self.stream.make("direct_upload", f"{name}.1", {})
+        video.expires_at = self.now() + timedelta(minutes=30)
+        row = NewRow(name, None, {}, cloudflare_uid=video.uid, upload_expires_at=video.expires_at)
+        return await self._insert(row)
 
     async def _insert(self, row: NewRow) -> str:
         async with self._asking.acquire() as connection:
@@ -200,6 +209,30 @@ class Surroundings:
             assert self.now() < until, f"after {limit} it still stands at {row['status']}: {row['processing_details']}"
             await self.wait(pause_seconds)
             pause_seconds = min(pause_seconds * 1.1, 60.0)
+
+    async def until_status(self, clip_id: str, status: str) -> None:
+        """Return when the clip stands there or beyond, a second late at most."""
+        for _ in range(3600):
+            if STREAM[self.clip(clip_id)["status"]].order >= STREAM[status].order:
+                return
+            await self.wait(0.5)
+        raise AssertionError(f"the clip never reached {status}")
+
+    async def retry(self, clip_id: str = "clip-1") -> None:
+        """A person asks for a new attempt, and it has begun."""
+        attempt = self.clip(clip_id)["attempt"]
+        async with self._asking.acquire() as connection:
+            clip = await read_clip(connection, clip_id)
+            assert clip is not None
+            resume = STREAM_PIPELINE.resume_status(clip)
+            assert resume is not None, "nothing to try again from"
+            await signal_retry(connection, clip_id, resume, "dashboard")
+            await wake(connection)
+        for _ in range(60):
+            if self.clip(clip_id)["attempt"] > attempt:
+                return
+            await self.wait(1.0)
+        raise AssertionError("the new attempt never began")
 
     async def wait(self, seconds: float) -> None:
         """Let so much true time pass."""

@@ -113,7 +113,7 @@ async def test_a_signed_webhook_is_no_proof(house: House) -> None:
     house.start("monitor")
     made = await house.create_upload("nothing was sent")
     raw = f'{{"uid":"{made["cloudflare_uid"]}","readyToStream":true,"status":{{"state":"ready"}}}}'.encode()
-    signature = sign(raw, "a-secret-of-the-stories", time.time())
+    signature = sign(raw, house.webhook_secret, time.time())
     async with house.http.post(
         f"{house.address}/webhooks/cloudflare", data=raw, headers={"Webhook-Signature": signature}
     ) as answer:
@@ -175,7 +175,7 @@ async def test_a_signed_error_is_looked_into_before_it_is_believed(house: House,
     house.start("monitor")
     made = await house.create_upload("said to have failed")
     raw = f'{{"uid":"{made["cloudflare_uid"]}","status":{{"state":"error","errorReasonCode":"ERR_UNKNOWN"}}}}'.encode()
-    signature = sign(raw, "a-secret-of-the-stories", time.time())
+    signature = sign(raw, house.webhook_secret, time.time())
     headers = {"Webhook-Signature": signature}
     async with house.http.post(f"{house.address}/webhooks/cloudflare", data=raw, headers=headers) as answer:
         assert answer.status == 200

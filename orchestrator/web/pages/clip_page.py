@@ -45,7 +45,10 @@ _WHY = '<p class="why dim">$why</p>'
 _STEP = (
     '<li class="$how"$current><span class="dot">$icon</span><span class="step">$word <code>$status</code></span></li>'
 )
-_ASKED = '<p class="note">Requested: <strong>$message</strong> <span class="dim">by $source; not judged yet</span></p>'
+_ASKED = (
+    '<p class="note">Requested: <strong>$message</strong>'
+    ' <span class="dim">by <bdi>$source</bdi>; not judged yet</span></p>'
+)
 _REFUSED = '<p class="note">The last request was refused: $reason</p>'
 _RETRY = """<form method="post" action="/clips/$id/retry"><button class="primary">Try again</button></form>"""
 _DELETE = """<details class="confirm"><summary class="button danger">Delete…</summary>

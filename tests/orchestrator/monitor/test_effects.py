@@ -194,14 +194,19 @@ async def test_a_failure_is_counted_written_and_waited_after(
     assert reported.is_set()
 
 
-async def test_a_fault_of_ours_counts_as_a_failed_try(owner: asyncpg.Connection, runner_for, stand, pipelines) -> None:
+@pytest.mark.parametrize(
+    "fault", [KeyError("secret=sesame"), MemoryError(), asyncio.CancelledError("sesame")], ids=repr
+)
+async def test_a_fault_of_ours_counts_as_a_failed_try(
+    owner: asyncpg.Connection, runner_for, stand, pipelines, fault: BaseException
+) -> None:
     stream = pipelines["stream"]
     few = {status: replace(limit, tries=2) for status, limit in stream.limits.items()}
     pipelines["stream"] = replace(stream, limits=few)
     await stand("c", "mp4downloading")
 
     async def script(effect: Effect, reports: Reports) -> Done:
-        raise KeyError("secret=sesame")
+        raise fault
 
     runner, _, _ = runner_for(script)
     for _ in range(2):

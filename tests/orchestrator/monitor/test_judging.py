@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,9 +15,11 @@ from structlog.testing import capture_logs
 
 from orchestrator.monitor import judging
 from orchestrator.monitor.errors import LeadershipLost
-from orchestrator.monitor.judging import Signal, drain, settle
+from orchestrator.monitor.judging import Inbox, Signal, drain, settle
 from orchestrator.monitor.leadership import Term
-from orchestrator.storage.clips import read_clip
+from orchestrator.monitor.pauses import Pauses
+from orchestrator.pipelines.limits import TRIES, Limit
+from orchestrator.storage.clips import Clip, read_clip
 from signals import read_pending, signal_retry, signal_status_update
 from statusutils import STREAM, Position
 
@@ -383,3 +386,138 @@ async def test_many_clips_are_judged_in_few_statements(
     assert batches == [500, 500, 200]
     kinds = Counter(row[0] for row in await owner.fetch("SELECT kind FROM clip_events"))
     assert kinds == {"created": 1200, "moved": 1200}
+
+
+# ---- what our own steps did, and whom a person stops ---------------------------------------------------------------
+
+
+def test_what_a_repeated_step_did_is_kept(a_clip) -> None:
+    """Else an MP4 that fails at once would be made for ever: its makes are counted in the step."""
+    clip = a_clip(status="waitformp4")
+    again = asked("waitformp4", observed=True, details={"mp4_makes": 2, "reason": "taken", "facts": {}})
+    move = settle(STREAM, clip, [again], NOW)
+    assert (move.after, move.details, [entry.kind for entry in move.entries]) == (
+        move.before,
+        {"mp4_makes": 2},
+        ["refused"],
+    )
+    older = settle(STREAM, a_clip(status="waitformp4", attempt=2), [again], NOW)
+    assert older.details == {}
+
+
+def test_who_insists_that_it_failed_does_not_want_it_tried_again_by_itself(a_clip) -> None:
+    failed = a_clip(status="error", processing_details={"retry_at": NOW.isoformat()})
+    assert "retry_at" in settle(STREAM, failed, [asked("error", insists=True)], NOW).cleared
+    assert "retry_at" not in settle(STREAM, failed, [asked("error")], NOW).cleared
+    assert "retry_at" in settle(STREAM, failed, [asked("uploading", attempt=2)], NOW).cleared
+
+
+# ---- poison in the inbox -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
+    """Judging breaks with that exception on the clip ``b``."""
+
+    def break_on(poison: Exception) -> None:
+        real = judging.settle
+
+        def breaking(table: Any, clip: Clip, signals: Any, at: datetime) -> Any:
+            if clip.id == "b":
+                raise poison
+            return real(table, clip, signals, at)
+
+        monkeypatch.setattr(judging, "settle", breaking)
+
+    return break_on
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [RecursionError("deep"), MemoryError(), KeyError("x"), asyncpg.InternalClientError("odd"), OSError("no")],
+    ids=lambda poison: type(poison).__name__,
+)
+async def test_signals_that_cannot_be_judged_are_set_aside_and_end_with_their_clip(
+    api: asyncpg.Connection, owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand, history, poisoned, poison
+) -> None:
+    poisoned(poison)
+    for clip_id in "abc":
+        await stand(clip_id, "processing")
+        await signal_status_update(api, clip_id, "error", {"a": clip_id}, "test")
+    before = await read_clip(owner, "b")
+    clock = Clock()
+    inbox = Inbox({"stream": {"processing": Limit(timedelta(hours=1), tries=3)}}, Pauses(clock, 1.0, 8.0))
+    moved = await drain(pool, term, now, inbox)
+    assert [move.clip_id for move in moved if move.changes_status] == ["a", "c"]
+    assert await drain(pool, term, now, inbox) == [], "it is left alone for a moment"
+    clip = await read_clip(owner, "b")
+    assert clip is not None
+    assert before is not None
+    assert (clip.status, clip.tries, clip.pending, clip.look_at) == ("processing", 1, 1, before.look_at)
+    assert clip.processing_details["last_problem"]["code"] == "internal"
+    for seconds in (1.0, 2.0):
+        clock.seconds += seconds
+        assert [move.clip_id for move in await drain(pool, term, now, inbox)] == ["b"]
+    clip = await read_clip(owner, "b")
+    assert clip is not None
+    assert (clip.status, clip.pending, clip.error_message) == (
+        "error",
+        0,
+        "Judging its signals broke; the log says where",
+    )
+    kinds = [(line["kind"], line["source"]) for line in await history("b")]
+    assert kinds == [("failed-try", "judging")] * 3 + [("moved", "judging"), ("refused", "test")]
+    assert await owner.fetchval("SELECT count(*) FROM clip_signals") == 0
+    assert "deep" not in json.dumps(await history("b"), default=str)
+
+
+async def test_signals_of_an_ended_clip_that_cannot_be_judged_are_refused_in_the_end(
+    api: asyncpg.Connection, owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand, poisoned
+) -> None:
+    poisoned(KeyError("x"))
+    await stand("b", "error")
+    await signal_status_update(api, "b", "error", {}, "test")
+    clock = Clock()
+    inbox = Inbox({}, Pauses(clock, 1.0, 8.0))
+    for _ in range(TRIES):
+        await drain(pool, term, now, inbox)
+        clock.seconds += 8.0
+    assert await owner.fetchval("SELECT count(*) FROM clip_signals") == 0
+    clip = await read_clip(owner, "b")
+    assert clip is not None
+    assert (clip.status, clip.pending) == ("error", 0)
+
+
+async def test_a_row_whose_signals_cannot_even_be_set_aside_is_left_alone(
+    api: asyncpg.Connection, owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand
+) -> None:
+    """As after a restored back-up: the row carries an epoch that is yet to come."""
+    for clip_id in "abc":
+        await stand(clip_id)
+        await signal_status_update(api, clip_id, "error", {}, "test")
+    await owner.execute("UPDATE clips SET epoch = 1000000 WHERE id = 'b'")
+    clock = Clock()
+    inbox = Inbox({}, Pauses(clock, 1.0, 8.0))
+    assert [move.clip_id for move in await drain(pool, term, now, inbox)] == ["a", "c"]
+    with capture_logs() as logs:
+        await drain(pool, term, now, inbox)
+    assert logs == []
+
+
+async def test_each_page_of_a_long_round_is_told(
+    owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "BATCH", 10)
+    await owner.execute("INSERT INTO clips (id) SELECT 'c' || n FROM generate_series(1, 35) AS n")
+    await owner.execute('UPDATE clips SET processing_details = processing_details || \'{"requested_status": "error"}\'')
+    told: list[int] = []
+    await drain(pool, term, now, Inbox({}, Pauses(Clock(), 1.0, 8.0), lambda: told.append(1)))
+    assert len(told) == 4

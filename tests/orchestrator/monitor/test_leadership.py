@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.monitor.errors import LeadershipLost
 from orchestrator.monitor.leadership import LEASE_SECONDS, RENEWAL_SECONDS, Lease, Term
+from orchestrator.monitor.loop import STANDBY_SECONDS
 
 
 class Clock:
@@ -97,6 +98,17 @@ async def test_nobody_renews_a_lease_that_ran_out_even_if_nobody_took_it(pool: a
         await lease.renew(term, None)
 
 
+async def test_a_lease_that_is_renewed_is_nobody_elses_however_old_it_is(
+    pool: asyncpg.Pool, owner: asyncpg.Connection
+) -> None:
+    lease = Lease(pool, time.monotonic)
+    term = await lease.take()
+    assert term is not None
+    await owner.execute("UPDATE monitor_lease SET taken_at = clock_timestamp() - interval '1 year'")
+    await lease.renew(term, None)
+    assert await Lease(pool, time.monotonic).take() is None
+
+
 async def test_a_renewal_prolongs_by_the_databases_clock_and_tells_the_age_of_the_round(
     pool: asyncpg.Pool, owner: asyncpg.Connection
 ) -> None:
@@ -124,6 +136,21 @@ async def test_a_released_lease_is_free_at_once(pool: asyncpg.Pool) -> None:
     assert taken is not None
     await lease.release(term)  # of a term that is over: harmless
     await standby.renew(taken, None)
+
+
+async def test_who_could_not_give_a_term_back_takes_the_next_one_at_once(pool: asyncpg.Pool) -> None:
+    """The database was away, and it is not as if somebody else had led meanwhile."""
+    lease, standby = Lease(pool, time.monotonic), Lease(pool, time.monotonic)
+    first = await lease.take()
+    assert first is not None
+    assert await standby.take() is None
+    second = await lease.take()
+    assert second is not None
+    assert (second.holder, second.epoch) == (first.holder, first.epoch + 1)
+    with pytest.raises(LeadershipLost):
+        await lease.renew(first, None)
+    await lease.renew(second, None)
+    assert await standby.take() is None
 
 
 async def test_trust_is_counted_from_before_the_question(pool: asyncpg.Pool) -> None:
@@ -172,6 +199,47 @@ def test_three_renewals_fit_into_one_lease() -> None:
     assert 3 * RENEWAL_SECONDS <= LEASE_SECONDS
 
 
+def test_a_standby_takes_over_within_fifteen_seconds() -> None:
+    """The rest of the fifteen is for its question to the database."""
+    assert LEASE_SECONDS + STANDBY_SECONDS <= 12
+
+
 def test_no_two_starts_share_a_name() -> None:
     names = {Lease(None, time.monotonic)._holder for _ in range(100)}  # type: ignore[arg-type]
     assert len(names) == 100
+
+
+class SilentPool:
+    """A pool whose server has gone without a word: nothing is answered, and giving a connection back takes long."""
+
+    @asynccontextmanager
+    async def acquire(self, **_: float) -> AsyncIterator[SilentPool]:
+        try:
+            yield self
+        finally:
+            await asyncio.sleep(60)
+
+    async def fetchval(self, *_: object, **__: float) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_renewal_ends_in_time_even_when_its_connection_cannot_be_given_back(pool: asyncpg.Pool) -> None:
+    """Who cannot renew has to know it before another may lead."""
+    lease = Lease(pool, time.monotonic)
+    term = await lease.take()
+    assert term is not None
+    lease._pool = SilentPool()  # type: ignore[assignment]
+    lease._trusted_until = time.monotonic() + 0.4
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await lease.renew(term, None)
+    assert time.monotonic() - started < 0.4
+    assert lease.remaining_seconds > 0
+
+
+async def test_a_leader_that_froze_in_a_write_holds_the_lease_row_no_longer_than_its_lease(pool: asyncpg.Pool) -> None:
+    """Its open transaction has the row locked; the server ends that before the lease runs out."""
+    milliseconds = await pool.fetchval(
+        "SELECT setting::int FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'"
+    )
+    assert 0 < milliseconds / 1000 < LEASE_SECONDS

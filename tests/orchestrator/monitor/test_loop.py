@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
+from house.relay import BLACK_HOLE, Relay, Upstream
 
 from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video, VideoState
 from orchestrator.drivers.errors import TransientError
@@ -75,13 +77,15 @@ class ScriptedHands:
 
 
 @asynccontextmanager
-async def monitor_on(database: str, hands: ScriptedHands, tries: int = TRIES) -> AsyncIterator[asyncio.Task[None]]:
+async def monitor_on(
+    database: str, hands: ScriptedHands, tries: int = TRIES, listening_at: str | None = None
+) -> AsyncIterator[asyncio.Task[None]]:
     stream = stream_pipeline(StreamPolicy(timedelta(milliseconds=50), timedelta(seconds=1)))
     limits = {status: replace(limit, tries=tries) for status, limit in stream.limits.items()}
     pool = await create_pool(database, "orchestrator_monitor", "test monitor")
     parts = MonitorParts(
         pool=pool,
-        connect=lambda: connect(database, "orchestrator_monitor", "test listener"),
+        connect=lambda: connect(listening_at or database, "orchestrator_monitor", "test listener"),
         pipelines={"stream": replace(stream, limits=limits)},
         hands={"stream": hands},
     )
@@ -243,6 +247,28 @@ async def test_the_loop_survives_losing_every_connection(database: str, api: asy
         await admin.close()
         hands.video_state = VideoState.READY
         await until(api, "a", lambda clip: clip.status == "complete")
+
+
+async def test_a_term_ends_though_nobody_answers_on_the_listening_connection(
+    database: str, owner: asyncpg.Connection
+) -> None:
+    """What goes wrong as that is closed may not take the place of the cancellation: nobody would lead ever after."""
+    host = parse_qs(urlsplit(database).query).get("host")
+    if host is None:
+        pytest.skip("the tests' own server is needed, behind its socket")
+    async with Relay(Upstream(f"{host[0]}/.s.PGSQL.5432")) as relay:
+        heard_at = f"postgresql://postgres@127.0.0.1:{relay.port}{urlsplit(database).path}"
+        async with monitor_on(database, ScriptedHands(), listening_at=heard_at):
+            async with asyncio.timeout(LIMIT_SECONDS):
+                while not await owner.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+                ):
+                    await asyncio.sleep(0.02)
+            relay.treat(BLACK_HOLE)
+            lost = await owner.fetchval("UPDATE monitor_lease SET epoch = epoch + 1 RETURNING epoch")
+            async with asyncio.timeout(LIMIT_SECONDS):
+                while await owner.fetchval("SELECT epoch FROM monitor_lease") == lost:
+                    await asyncio.sleep(0.02)
 
 
 async def test_the_leader_tidies_up(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

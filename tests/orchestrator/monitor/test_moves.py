@@ -107,6 +107,18 @@ async def test_only_the_present_leader_writes(
     assert await the(owner) == before
 
 
+async def test_nobody_takes_over_between_a_write_and_its_commit(
+    owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand
+) -> None:
+    await stand("c")
+    taking = "SELECT epoch FROM monitor_lease FOR NO KEY UPDATE NOWAIT"  # as an UPDATE of the row locks it
+    async with pool.acquire() as connection, connection.transaction():
+        assert await write_moves(connection, term, [step(await the(owner), "queued")]) == {"c"}
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await owner.execute(taking)
+    await owner.execute(taking)
+
+
 async def test_a_clip_that_moved_meanwhile_is_left_alone(
     owner: asyncpg.Connection, api: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand, history
 ) -> None:

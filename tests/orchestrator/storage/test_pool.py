@@ -161,6 +161,28 @@ async def test_a_cancellation_stays_one_where_the_server_does_not_answer(databas
         pool.terminate()
 
 
+async def test_a_cancellation_outlives_a_transaction_that_cannot_be_rolled_back(database: str, relay: Relay) -> None:
+    pool = await create_pool(through(relay, database), None, "test", max_size=1)
+    asked = asyncio.Event()
+
+    async def ask() -> None:
+        async with pool.acquire(timeout=30) as connection, connection.transaction():
+            relay.treat(BLACK_HOLE)
+            asked.set()
+            await connection.fetchval("SELECT 1", timeout=30)
+
+    try:
+        task = asyncio.create_task(ask())
+        await asked.wait()
+        await asyncio.sleep(0.05)
+        task.cancel()
+        relay.treat(RESET)  # the rollback meets an error of its own
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    finally:
+        pool.terminate()
+
+
 async def test_what_was_done_counts_though_the_connection_is_lost_before_it_is_given_back(
     database: str, relay: Relay
 ) -> None:

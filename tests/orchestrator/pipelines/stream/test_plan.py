@@ -18,6 +18,7 @@ from orchestrator.pipelines.stream.plan import (
     EXPIRY_GRACE,
     LONGEST_INTERVAL,
     MISSING_GRACE,
+    MP4_MAKES,
     NOTHING,
     VIDEO,
     WHILE_WORKING,
@@ -207,6 +208,32 @@ CASES = [
         "vanished", clip("mp4_processing"), download("absent"), look=WHILE_WORKING, effects=(EnableMp4("c", 1, "u", 2),)
     ),
     Case(
+        "not-shown-yet",
+        clip("waitformp4", since=timedelta(seconds=48)),
+        download("absent"),
+        look=timedelta(seconds=6),
+    ),
+    Case(
+        "asked-for-again-a-moment-ago",
+        clip("waitformp4", processing_details={"mp4_asked_at": (NOW - timedelta(seconds=50)).isoformat()}),
+        download("absent"),
+    ),
+    Case(
+        "asked-for-at-no-time",
+        clip("waitformp4", processing_details={"mp4_asked_at": ["soon"]}),
+        download("absent"),
+        look=WHILE_WORKING,
+        effects=(EnableMp4("c", 1, "u", 2),),
+    ),
+    Case(
+        "lost-thrice",
+        clip("waitformp4", processing_details={"mp4_makes": 3, "mp4_makes_in_attempt": 1}),
+        download("absent"),
+        step="error",
+        look=timedelta(),
+        code="mp4_lost",
+    ),
+    Case(
         "failed-once",
         clip("mp4_processing"),
         download("error"),
@@ -374,11 +401,61 @@ RESUMES: list[tuple[str, dict[str, Any], str | None]] = [
         for code in ("mp4_not_yet_there", "source_refused", "source_forbidden")
     ),
     (
+        "mp4-address-refused-until-its-time-was-over",
+        {
+            "mp4_url": "https://m/",
+            "hls_url": "https://h/",
+            "processing_details": {"error_code": "deadline_passed", "last_problem": {"code": "source_forbidden"}},
+        },
+        "stream_ready",
+    ),
+    (
         "a-broken-line-is-no-dead-address",
         {"mp4_url": "https://m/", "hls_url": "https://h/", "processing_details": {"error_code": "source_cut"}},
         "mp4downloading",
     ),
 ]
+
+
+@pytest.mark.parametrize(
+    ("code", "heals"),
+    [
+        ("ERR_FETCH_ORIGIN_ERROR", True),
+        ("ERR_UNKNOWN", True),
+        ("ERR_NON_VIDEO", False),
+        ("ERR_MALFORMED_VIDEO", False),
+        ("ERR_DURATION_EXCEED_CONSTRAINT", False),
+        ("ERR_DURATION_TOO_SHORT", False),
+        (None, False),
+    ],
+)
+def test_of_the_providers_errors_those_about_the_file_do_not_heal(code: str | None, heals: bool) -> None:
+    got = plan(clip("processing"), video("error", error_code=code), NOW, POLICY)
+    assert got.step is not None
+    assert got.step.heals is heals
+
+
+def test_nothing_that_ends_for_good_is_tried_again() -> None:
+    missing = plan(clip("processing"), VideoMissing(), NOW, POLICY)
+    expired = plan(clip(upload_expires_at=LONG_AGO), video("pendingupload"), NOW, POLICY)
+    made = {"mp4_makes": 3, "mp4_makes_in_attempt": 1}
+    failed = plan(clip("waitformp4", processing_details=made), download("error"), NOW, POLICY)
+    assert [got.step.heals for got in (missing, expired, failed) if got.step] == [False, False, False]
+
+
+def test_an_mp4_that_is_taken_and_never_made_is_not_asked_for_for_ever() -> None:
+    """Whatever the provider answers in between, and though the pair of statuses may alternate without end."""
+    details: dict[str, Any] = {}
+    asked, at = 0, NOW
+    for status in ("waitformp4", "mp4_processing") * 10:
+        got = plan(clip(status, processing_details=dict(details)), download("absent"), at, POLICY)
+        if got.step is not None:
+            assert got.step.details["error_code"] == "mp4_lost"
+            break
+        for effect in got.effects:
+            asked += 1
+            details |= {"mp4_makes": effect.make, "mp4_makes_in_attempt": 1}  # type: ignore[attr-defined]
+    assert asked == MP4_MAKES - 1
 
 
 @pytest.mark.parametrize(("changes", "expected"), [pytest.param(*case[1:], id=case[0]) for case in RESUMES])
@@ -412,7 +489,8 @@ around_now = st.datetimes(datetime(2026, 5, 25), datetime(2026, 6, 2), timezones
 addresses = st.none() | st.just("https://x/")
 KNOWN_KEYS = (
     "has_source_url", "copied_in_attempt", "copied_from_url", "delete_requested", "deleted_at", "mp4_makes",
-    "mp4_makes_in_attempt", "error_code", "require_signed_urls", "last_checked", "requested_status",
+    "mp4_makes_in_attempt", "mp4_asked_at", "error_code", "last_problem", "require_signed_urls",
+    "last_checked", "requested_status",
 )  # fmt: skip
 videos = st.builds(
     Video,

@@ -1,0 +1,170 @@
+"""Clocks are wrong, jump and run too fast, under a monitor or under PostgreSQL: clips complete, and one leads."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from house.clocks import DAY, HOUR, WrongClock, library
+from house.pairs import MONITORS, Measured, Pair, PairPlan, open_pair
+from house.postgres import arranged_postgres
+from house.supervising import Place
+
+from lanes.canaries import CANARIES
+
+if TYPE_CHECKING:
+    from lanes.conftest import Figures, Sometimes
+
+TAKEOVER_SECONDS = 15.0
+CLIPS = 3
+# Two seconds before the clocks of Berlin go back from three to two.
+BEFORE_THE_CHANGE = "@2026-10-25 02:59:58"
+BERLIN = {"TZ": "Europe/Berlin"}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Whose clock is wrong, how at first, and how after a jump while clips are under way."""
+
+    name: str
+    first: str
+    then: str | None = None
+    second_monitor: str | None = None
+    rate: bool = False
+    in_berlin: bool = False
+
+
+MONITOR_CASES = (
+    Case("an hour ahead", f"+{HOUR}"),
+    Case("a day behind", f"-{DAY}", second_monitor=f"+{HOUR}"),
+    Case("jumps an hour ahead", "+0", f"+{HOUR}"),
+    Case("falls back a day", "+0", f"-{DAY}"),
+    Case("twice as fast", "+0 x2.0", second_monitor="+0 x0.5", rate=True),
+    Case("past 2038, and the clocks go back", "@2040-01-01 00:00:00", BEFORE_THE_CHANGE, in_berlin=True),
+)
+DATABASE_CASES = (
+    Case("jumps an hour ahead", "+0", f"+{HOUR}"),
+    Case("falls back a day", "+0", f"-{DAY}"),
+    Case("past 2038, then the clocks go back", "@2040-01-01 00:00:00", BEFORE_THE_CHANGE, in_berlin=True),
+)
+
+
+async def test_clips_complete_and_one_leads_whatever_the_clocks_say(
+    postgres_server: Any,
+    database_template: str,
+    lane_directory: Path,
+    sample: Path,
+    amount: Callable[[Any, Any], Any],
+    figures: Figures,
+    sometimes: Sometimes,
+) -> None:
+    if library() is None:
+        pytest.skip("libfaketime is not installed")
+    measured = Measured()
+    rounds = amount(1, 5)
+
+    async def monitors(number: int, case: Case) -> None:
+        name = f"{postgres_server.prefix}_clock_{number}"
+        await postgres_server.clone(database_template, name)
+        clocks = [
+            WrongClock(lane_directory / f"monitor-case-{number}" / f"clock-{place}", said, rate=case.rate)
+            for place, said in zip(MONITORS, (case.first, case.second_monitor or "+0"), strict=True)
+        ]
+        told = {
+            place: {**clock.environment, **(BERLIN if case.in_berlin else {})}
+            for place, clock in zip(MONITORS, clocks, strict=True)
+        }
+        plan = _plan(lane_directory / f"monitor-case-{number}", postgres_server.dsn(name), number, told)
+        try:
+            async with open_pair(plan, measured) as pair:
+                await _live_through(pair, case, clocks[0], sample, sometimes, "monitor", rounds)
+        finally:
+            await postgres_server.drop(name)
+
+    async def database(number: int, case: Case) -> None:
+        directory = lane_directory / f"database-case-{number}"
+        # The server runs as somebody else, who has to be able to read its clock.
+        with tempfile.TemporaryDirectory(prefix="clip-clock-") as place:
+            Path(place).chmod(0o755)
+            clock = WrongClock(Path(place) / "clock", case.first)
+            told = {**clock.environment, **(BERLIN if case.in_berlin else {})}
+            async with (
+                arranged_postgres(directory / "postgres", {}, told) as server,
+                open_pair(_plan(directory, server.dsn(), number, {}), measured) as pair,
+            ):
+                await _live_through(pair, case, clock, sample, sometimes, "database", rounds)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number, case in enumerate(MONITOR_CASES):
+            tasks.create_task(monitors(number, case))
+        for number, case in enumerate(DATABASE_CASES):
+            tasks.create_task(database(number, case))
+    seconds = [each for kind in measured.takeovers.values() for each in kind]
+    figures.tell(
+        wrong_clocks=len(MONITOR_CASES) + len(DATABASE_CASES),
+        clips=measured.findings.clips,
+        takeovers=len(seconds),
+        worst_takeover=f"{max(seconds):.1f} s",
+        violations=len(measured.findings.violations),
+    )
+    assert not measured.findings.violations, "\n".join(measured.findings.violations[:50])
+    late = {kind: each for kind, each in measured.takeovers.items() if max(each) > TAKEOVER_SECONDS}
+    assert not late, late
+
+
+async def _live_through(
+    pair: Pair, case: Case, clock: WrongClock, sample: Path, sometimes: Sometimes, whose: str, rounds: int
+) -> None:
+    """Clips under a wrong clock, then a jump while others are under way, then the leader dies."""
+    kind = f"{whose} {case.name}"
+    for _ in range(rounds):
+        clock.say(case.first)
+        place, epoch = await _with_the_clock(pair)
+        sometimes.saw(f"clock of the {whose}", case.name)
+        for _ in range(CLIPS):
+            await pair.add_clip(sample)
+        await _complete(pair, kind)
+        if case.then is not None:
+            for _ in range(CLIPS):
+                await pair.add_clip(sample)
+            clock.say(case.then)
+            await asyncio.sleep(1.0)  # until every process has read its clock anew
+            await _complete(pair, f"{kind}, after the jump")
+            place, epoch = await pair.leading()
+        await pair.add_clip(sample)
+        killed_at = time.monotonic()
+        pair.supervisor.kill(place)
+        if case.then is not None:
+            clock.say(case.first)  # back, at the worst of moments
+        await pair.replaced(epoch, kind, killed_at)
+        await pair.leading()
+        await _complete(pair, f"{kind}, under the other monitor")
+    await pair.check()
+
+
+async def _with_the_clock(pair: Pair) -> tuple[Place, int]:
+    """Who leads, once it is the first monitor: the one whose clock is wrong, where it is a monitor's."""
+    while True:
+        place, epoch = await pair.leading()
+        if place.name == MONITORS[0]:
+            return place, epoch
+        await pair.supervisor.terminate(place)
+
+
+async def _complete(pair: Pair, when: str) -> None:
+    try:
+        await pair.all_complete()
+    except pytest.fail.Exception as problem:
+        pytest.fail(f"{when}: {problem}")
+
+
+def _plan(directory: Path, database: str, number: int, told: dict[str, dict[str, str]]) -> PairPlan:
+    chance = random.Random(number)  # noqa: S311 - moments, not secrets
+    return PairPlan(directory, database, CANARIES, chance, environments=told)
