@@ -6,6 +6,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+from orchestrator.pipelines import PIPELINES
 from statusutils import ERROR, TABLES, StatusTable, is_valid_status_transition, span
 
 HEAD = """\
@@ -15,6 +16,9 @@ Every clip is at one status of its pipeline's table. A move is valid to any high
 `error` from everywhere, and both ways between a pair that may alternate. Nothing else is, whoever asks: the table
 decides in `statusutils`, and the database refuses what it does not allow. `complete` yields to an `error` only when a
 person, or a check that found the object gone, asks for it. Only a retry leaves `error`; it opens a new attempt.
+
+A clip that does not move within its time ends in `error`, and so does one whose tries are used up. The clock stands
+still while nothing can be seen of the clip or done for it (decision 0008).
 
 Progress stays in its status's span, never falls within an attempt, is 100 at `complete` alone and stands still at
 `error`.
@@ -44,12 +48,21 @@ def _chart(table: StatusTable) -> str:
 
 
 def _rows(table: StatusTable) -> str:
-    head = "| order | status | progress | what people see | entered on evidence | may move to |\n" + "|---" * 6 + "|\n"
-    return head + "".join(
+    head = "| order | status | progress | what people see | entered on evidence | ends after | tries | may move to |\n"
+    return f"{head}{'|---' * 8}|\n" + "".join(
         f"| {status.order} | `{status.name}` | {_span(table, status.name)} | {status.message} |"
-        f" {'yes' if status.fact else 'no'} | {_targets(table, status.name)} |\n"
+        f" {'yes' if status.fact else 'no'} | {_limit(table, status.name)} | {_targets(table, status.name)} |\n"
         for status in table.statuses
     )
+
+
+def _limit(table: StatusTable, name: str) -> str:
+    """How long a clip may stay, and how many tries may fail there."""
+    limit = PIPELINES[table.pipeline].limits.get(name)
+    if limit is None:
+        return "| "
+    again = ", then tried again" if limit.heals else ""
+    return f"{limit.stay.total_seconds() / 3600:g} h{again} | {limit.tries}"
 
 
 def _span(table: StatusTable, name: str) -> str:

@@ -27,6 +27,7 @@ from orchestrator.pipelines.cut.plan import CUT_PIPELINE
 from orchestrator.pipelines.cut.workshop import Workshop
 from orchestrator.pipelines.terms import Hands, Pipeline
 from orchestrator.settings import Settings
+from orchestrator.storage.clock import DatabaseClock
 from orchestrator.storage.migrations import MigrationError, pending_migrations
 from orchestrator.storage.pool import CannotListen, connect, connect_to_listen, create_pool, find_access
 
@@ -102,6 +103,7 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
     async with (
         open_pool(settings, "orchestrator_monitor", "clip-orchestrator monitor") as (pool, role),
         open_stream(settings, pool) as stream,
+        DatabaseClock(pool).kept() as clock,
     ):
         store = ObjectStore(
             ObjectStoreSettings(
@@ -135,6 +137,7 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
             connect=lambda: _connect_to_listen(settings, role),
             pipelines=pipelines,
             hands=all_hands,
+            clock=clock,
         )
         try:
             await Monitor(parts).run(stop)

@@ -13,7 +13,7 @@ import structlog
 
 from orchestrator.commands.failures import WRONG_USAGE, CommandFailed
 from orchestrator.commands.printing import plain
-from orchestrator.observability import configure_logging
+from orchestrator.observability import configure_logging, hide_secrets_of
 from orchestrator.settings import DatabaseSettings
 from statusutils import TABLES
 
@@ -77,6 +77,7 @@ def load_settings(options: argparse.Namespace, *, quiet: bool = False) -> Any:
     """
     named = {name: getattr(options, name, None) for name in options.settings.model_fields}
     settings = options.settings.load(**named)
+    hide_secrets_of(settings)
     configure_logging(settings.log_json)
     if quiet:
         structlog.configure(wrapper_class=_QUIET)

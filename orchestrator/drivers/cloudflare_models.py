@@ -130,6 +130,7 @@ class StorageUsage:
 
 
 Text = Annotated[str | None, PlainValidator(lenient.text)]
+Reason = Annotated[str | None, PlainValidator(lenient.reason)]
 Percent = Annotated[float | None, PlainValidator(lenient.percent)]
 Number = Annotated[float | None, PlainValidator(lenient.number)]
 Positive = Annotated[float | None, PlainValidator(lenient.positive)]
@@ -151,10 +152,10 @@ class _WireStatus(_Wire):
     state: Text = None
     pct_complete: Percent = None
     # The reference spells it `error…`, the example of a failed video `err…`.
-    error_reason_code: Text = None
-    error_reason_text: Text = None
-    err_reason_code: Text = None
-    err_reason_text: Text = None
+    error_reason_code: Reason = None
+    error_reason_text: Reason = None
+    err_reason_code: Reason = None
+    err_reason_text: Reason = None
 
 
 class _WirePlayback(_Wire):

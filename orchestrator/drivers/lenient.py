@@ -18,6 +18,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{0,30})?")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # What an address never holds unescaped, or ends and splits it when it is shown, logged or sent.
 _NOT_IN_ADDRESSES = re.compile(r"[^\x21-\x7e]|[\"<>\\^`{|}]")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 # What browsers and proxies carry without trouble; the provider's own addresses have about 100.
 _ADDRESS_MAX_CHARACTERS = 2048
 # The largest bigint of PostgreSQL.
@@ -31,6 +32,12 @@ def text(value: object, max_characters: int = 1024) -> str | None:
     if not isinstance(value, str) or not value:
         return None
     return _UNSTORABLE.sub("\ufffd", value[:max_characters])
+
+
+def reason(value: object) -> str | None:
+    """Text that says why something failed, without addresses: one may be the owner's own, with its signature."""
+    found = text(value)
+    return None if found is None else _ADDRESS.sub("(address)", found)
 
 
 def number(value: object) -> float | None:

@@ -18,6 +18,7 @@ import structlog
 from orchestrator.drivers.errors import DriverError
 from orchestrator.monitor.batches import write_each
 from orchestrator.monitor.cancelling import is_being_cancelled
+from orchestrator.monitor.errors import LeadershipLost
 from orchestrator.monitor.failures import Failure, after_failure
 from orchestrator.monitor.leadership import Term
 from orchestrator.monitor.problems import broken
@@ -31,11 +32,17 @@ log = structlog.get_logger(__name__)
 # Effects that wait for a place: two rounds' worth. Who finds no room asks again at the next look.
 MAX_WAITING = 1000
 
-_REPORT = """
+# What one has seen is told only while one leads: what is true of a clip may be another's to see by then.
+_LEADER = "WITH leader AS MATERIALIZED (SELECT FROM monitor_lease WHERE holder = $1 AND epoch = $2 FOR SHARE)"
+_REPORT = f"""
+{_LEADER}
 INSERT INTO clip_signals (clip_id, attempt, requested_status, source, details, observed)
-SELECT $1, $2, $3, $4, $5::jsonb, true
+SELECT $3, $4, $5, $6, $7::jsonb, true FROM leader
 """
-_MERGE = "UPDATE clips SET processing_details = processing_details || $2::jsonb WHERE id = $1 AND attempt = $3"
+_MERGE = f"""
+{_LEADER}
+UPDATE clips SET processing_details = processing_details || $4::jsonb FROM leader WHERE id = $3 AND attempt = $5
+"""
 
 Key = tuple[str, int, str]
 
@@ -127,6 +134,8 @@ class EffectRunner:
         except DriverError as problem:
             log.warning("an effect failed", clip_id=effect.clip_id, effect=name, code=problem.code, reason=problem.text)
             await self._failed(pipeline, effect, Failure(name, problem, began_at))
+        except LeadershipLost:
+            log.info("an effect outlived its term; nothing of it was told", clip_id=effect.clip_id, effect=name)
         except (Exception, asyncio.CancelledError):
             if is_being_cancelled():
                 raise
@@ -142,16 +151,26 @@ class EffectRunner:
             await self.report_step(effect, done.step, done.details)
         elif done.details:
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
-                await connection.execute(_MERGE, effect.clip_id, json.dumps(dict(done.details)), effect.attempt)
+                details = json.dumps(dict(done.details))
+                await connection.execute(_MERGE, *self._leading, effect.clip_id, details, effect.attempt)
 
     async def report_step(self, effect: Effect, step: Step, details: Mapping[str, Any] | None = None) -> None:
-        """File *step* as a signal that rests on something seen."""
+        """File *step* as a signal that rests on something seen.
+
+        Raises:
+            LeadershipLost: the term is over; nothing was filed.
+        """
         said = {"reason": step.reason, "facts": dict(step.facts), **step.details, **(details or {})}
         async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
-            await connection.execute(
-                _REPORT, effect.clip_id, effect.attempt, step.status, effect_name(effect), json.dumps(said)
-            )
+            values = (effect.clip_id, effect.attempt, step.status, effect_name(effect), json.dumps(said))
+            filed = await connection.execute(_REPORT, *self._leading, *values)
+        if filed == "INSERT 0 0":
+            raise LeadershipLost(f"epoch {self._term.epoch} is over")
         self._on_report()
+
+    @property
+    def _leading(self) -> tuple[str, int]:
+        return self._term.holder, self._term.epoch
 
     async def _failed(self, pipeline: str, effect: Effect, failure: Failure) -> None:
         try:

@@ -29,6 +29,7 @@ UPDATE monitor_lease
    SET holder = $1, epoch = epoch + 1, taken_at = clock_timestamp(), round_at = NULL,
        expires_at = clock_timestamp() + make_interval(secs => $2)
  WHERE expires_at < clock_timestamp() OR holder = $1
+    OR expires_at > clock_timestamp() + make_interval(secs => $2 + 1)
 RETURNING epoch
 """
 

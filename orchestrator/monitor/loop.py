@@ -53,6 +53,9 @@ STANDBY_SECONDS = 1.0
 TROUBLE_SECONDS = 1.0
 # Between the loss of the listening connection and the next one; meanwhile the sweep finds what is pending.
 LISTEN_AGAIN_SECONDS = 1.0
+# How often a silent listening connection is asked whether it is still there, and how long it has to answer.
+PROBE_SECONDS = 5.0
+PROBE_TIMEOUT_SECONDS = 3.0
 TICK_SECONDS = 1.0
 # What is left behind costs storage by the day; an hour is soon enough and no burden.
 TIDY_SECONDS = 3600.0
@@ -217,8 +220,9 @@ class _Turn:
             await connection.add_listener(WAKE_CHANNEL, lambda *_: self._woken.set())
             self._woken.set()  # what came between the loss and now
             while not lost.is_set():
-                await _wait(lost, STALL_SECONDS)
-                await connection.fetchval("SELECT 1")  # finds a peer that vanished without a word
+                await _wait(lost, PROBE_SECONDS)
+                # Finds a peer that vanished without a word.
+                await connection.fetchval("SELECT 1", timeout=PROBE_TIMEOUT_SECONDS)
         finally:
             # A peer that is gone does not say goodbye; that may not take the place of a cancellation.
             with contextlib.suppress(*DATABASE_AWAY):

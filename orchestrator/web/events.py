@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 
 from aiohttp import web
@@ -13,8 +14,8 @@ from orchestrator.web.problems import Problem, invalid
 from orchestrator.web.views import CLIP_ID
 
 HEARTBEAT_SECONDS = 15.0
-# Streams per process; each holds a socket and at most 64 chunks, most of them shared.
-STREAMS_MAX = 2000
+# Streams per process; each holds a socket and at most 64 chunks, most of them shared: some 16 KiB.
+STREAMS_MAX = 4000
 # The list page follows fifty; an address of 200 ids is 6 KB and still fits into a request line.
 CLIPS_MAX = 200
 # How long a browser waits before it connects again.
@@ -37,8 +38,8 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     feed, metrics = request.app[FEED], request.app[METRICS]
     if feed.is_closed:
         raise Problem("shutting-down", "This process is being stopped", headers={"Retry-After": "3"})
-    if feed.client_count >= STREAMS_MAX:
-        raise Problem("too-many-streams", f"{STREAMS_MAX} streams are open", headers={"Retry-After": "30"})
+    if feed.client_count >= _streams_max():
+        raise Problem("too-many-streams", f"{feed.client_count} streams are open", headers={"Retry-After": "30"})
     response = web.StreamResponse(
         headers={
             "Content-Type": "text/event-stream; charset=utf-8",
@@ -63,6 +64,12 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
         finally:
             metrics.streams.set(feed.client_count - 1)
     return response
+
+
+def _streams_max() -> int:
+    """As many streams as may be open here: half of the descriptors stay for calls, which would hang without one."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return STREAMS_MAX if descriptors == resource.RLIM_INFINITY else min(STREAMS_MAX, descriptors // 2)
 
 
 async def _pump(

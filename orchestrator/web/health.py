@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 # A probe that gets no answer in this time counts as failed; most probes wait no longer.
 _TIMEOUT_SECONDS = 3.0
+# In a failover a standby is met before it is promoted: whatever is asked of us would be refused there.
+_IS_A_STANDBY = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
 _ROUND_AGE = "SELECT extract(epoch FROM clock_timestamp() - round_at)::float8 FROM monitor_lease"
 
 
@@ -28,13 +30,15 @@ async def show_health(request: web.Request) -> web.Response:
 
 
 async def show_readiness(request: web.Request) -> web.Response:
-    """Whether calls can be served: the database answers and nothing is left to migrate.
+    """Whether calls can be served: the database answers, takes writes, and nothing is left to migrate.
 
     A database that is newer than the program is ready: so it is in the middle of every upgrade. The age of
     the monitor's last round is told, not judged: without a monitor calls are still taken.
     """
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS), connection_of(request) as connection:
+            if await connection.fetchval(_IS_A_STANDBY):
+                raise Problem("not-ready-yet", "The database takes no writes", headers={"Retry-After": "5"})
             pending, fits = await _pending(connection)
             age = None if pending else await connection.fetchval(_ROUND_AGE)
     except DATABASE_AWAY as problem:

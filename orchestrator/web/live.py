@@ -37,7 +37,9 @@ _RESUME_MAX = 20_000
 _BATCH = 500
 _PAUSES_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 # How often a silent listening connection is asked whether it is still there; its loss must not go unseen.
-_PROBE_SECONDS = 15.0
+# Until it is noticed, open streams are told nothing.
+_PROBE_SECONDS = 5.0
+_PROBE_TIMEOUT_SECONDS = 3.0
 
 _COLUMNS = (
     "c.id, c.pipeline, c.status, c.progress::float8 AS progress, c.error_message, c.updated_at, c.attempt, c.version"
@@ -188,7 +190,7 @@ class LiveFeed:
                 async with asyncio.timeout(self._probe_seconds):
                     await lost.wait()
             except TimeoutError:
-                await connection.execute("SELECT 1", timeout=5)
+                await connection.execute("SELECT 1", timeout=_PROBE_TIMEOUT_SECONDS)
             else:
                 return
 

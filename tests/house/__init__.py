@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -86,7 +87,8 @@ class House:
         *name* is that of its log, to which a restart under the same name adds; *environment* goes over the usual one.
         """
         arguments = [sys.executable, "-m", "orchestrator", command]
-        whole = Command(arguments, self.directory, {**self.environment, **(environment or {})}, signal.SIGKILL)
+        told = {"PYTHONFAULTHANDLER": "1", **self.environment, **(environment or {})}
+        whole = Command(arguments, self.directory, told, signal.SIGKILL)
         with self.log_of(name or f"{command}-{len(self.processes)}").open("ab") as log:
             process = spawn(whole, stdout=log, stderr=log)
         self.processes.append(process)
@@ -206,6 +208,10 @@ class House:
                 await asyncio.to_thread(process.wait, STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 late += 1
+                # It says in its log where it stands, and dies of it.
+                process.send_signal(signal.SIGABRT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    await asyncio.to_thread(process.wait, 2)
                 process.kill()
                 process.wait()
         if late:

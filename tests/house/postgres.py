@@ -27,11 +27,9 @@ async def arranged_postgres(
     def arranged(*arguments: object) -> Command:
         command = usual(*arguments)  # type: ignore[arg-type]
         added = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
-        return replace(
-            command,
-            arguments=[*command.arguments, *added],
-            environment={**command.environment, **environment},
-        )
+        # By `env`, so that it holds for the server alone, not for what runs before it as another user.
+        beside = ["/usr/bin/env", *(f"{name}={value}" for name, value in environment.items())]
+        return replace(command, arguments=[*beside, *command.arguments, *added])
 
     server = EmbeddedPostgres(directory, PostgresOptions(durable=False))
     with pytest.MonkeyPatch.context() as patch:

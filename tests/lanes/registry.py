@@ -52,6 +52,68 @@ LANES = (
         5,
         40,
     ),
+    Lane(
+        "sql",
+        "the statements, the law and the roles hold on a real server whatever is sent; the simulated one does the same",
+        False,
+        15,
+        200,
+    ),
+    Lane(
+        "webhooks",
+        "notifications that are forged, stale, doubled, reordered or nonsense have no effect, also in a flood",
+        True,
+        8,
+        20,
+    ),
+    Lane(
+        "web",
+        "no address leads inside, no text runs, no other site acts, no call meets a fault of the web process's own",
+        True,
+        12,
+        45,
+    ),
+    Lane("load", "500 signals a second through HTTP, signatures and a durable database, and none is lost", True, 5, 40),
+    Lane(
+        "streams",
+        "a thousand readers of events: told in time, cut when slow, forgotten when gone, and none misses a change",
+        True,
+        8,
+        30,
+    ),
+)
+
+# These judge what the others have left, so they stand behind all of them.
+LANES += (
+    Lane(
+        "secrets",
+        "no secret is found in what a house says while all fails, nor in what any lane has written",
+        True,
+        8,
+        10,
+    ),
+    Lane("sometimes", "each kind of fault was really met in this run, in the places where it can bite", True, 2, 2),
+    Lane(
+        "pure",
+        "whatever is seen of whatever clip, something lawful follows and it ends; kept journals are decided as they were",
+        False,
+        15,
+        120,
+    ),
+    Lane(
+        "bodies",
+        "no body that a delivery host may send is taken for a whole file, and each is outlived when it passes",
+        False,
+        10,
+        60,
+    ),
+    Lane(
+        "bucket",
+        "whatever the bucket answers and whoever is killed, an object is the very file, and no upload is left behind",
+        False,
+        10,
+        60,
+    ),
 )
 
 

@@ -88,7 +88,7 @@ async def longer(wire: Wire) -> None:
 
 
 async def longer_than_its_length(wire: Wire) -> None:
-    """More bytes than Content-Length says: what comes behind is no part of the answer."""
+    """More bytes than Content-Length says: what comes behind cannot be an answer; the connection is no good."""
     await _head(wire)
     await wire.send(_asked(wire) + b"and more")
 
@@ -258,7 +258,7 @@ AT_A_PART: dict[str, Body] = {
     "reset-at-byte-n-1": Body(reset_after(-1), "source_cut"),
     "stalls": Body(stalled, "source_stalled"),
     "longer": Body(longer, "source_longer"),
-    "longer-than-its-length": Body(longer_than_its_length, None),
+    "longer-than-its-length": Body(longer_than_its_length, "source_unreachable"),
     "shorter-in-good-order": Body(shorter_in_good_order, "source_cut"),
     "chunks-cut": Body(chunks_cut, "source_cut"),
     "chunk-cut-inside": Body(chunk_cut_inside, "source_cut"),
@@ -286,7 +286,7 @@ AT_THE_WHOLE: dict[str, Body] = {
     "reset-at-byte-n-1": Body(reset_after(-1), "source_cut"),
     "stalls": Body(stalled, "source_stalled"),
     "longer": Body(longer, "source_longer"),
-    "longer-than-its-length": Body(longer_than_its_length, None),
+    "longer-than-its-length": Body(longer_than_its_length, "source_unreachable"),
     "shorter-in-good-order": Body(shorter_in_good_order, "source_cut"),
     "chunks-cut": Body(chunks_cut, "source_cut"),
     "chunk-cut-inside": Body(chunk_cut_inside, "source_cut"),

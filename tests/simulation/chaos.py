@@ -37,6 +37,8 @@ class Chaos:
         self._calls = loop.draw("calls")
         self.is_over = False
         self.met: Counter[str] = Counter()
+        #: What was asked for and may have been done much later: (call, uid or mark).
+        self.may_be_late: set[tuple[str, str]] = set()
         self._blocked_until = -1.0
 
     def stop(self) -> None:
@@ -84,6 +86,8 @@ class Chaos:
         if fault is not None:
             name = f"{call.service} {_name_of(fault)}"
             status = self._status_of(call.about)
+            if isinstance(fault, Slow):
+                self.may_be_late.add((call.name, call.about))
             self.saw(name, call.name)
             if status:
                 self.saw(f"{call.service} fault", status)
@@ -97,10 +101,15 @@ class Chaos:
                 return Answer(cloudflare.refused(429, cloudflare.THROTTLED, "throttled", {"Retry-After": left}))
             if self._scenario.is_away_for_an_hour and not self.is_over:
                 return Answer(self._no_service(call))
-            return self._api_fault(call) if self.happens("api calls") else None
+            return self._api_fault(call) if self.happens_in("api calls", self._far_rate) else None
         if call.service == "delivery":
-            return self._delivery_fault() if self.happens("delivery calls") else None
-        return self._bucket_fault(call) if self.happens("bucket calls") else None
+            return self._delivery_fault() if self.happens_in("delivery calls", self._far_rate) else None
+        return self._bucket_fault() if self.happens_in("bucket calls", self._far_rate) else None
+
+    @property
+    def _far_rate(self) -> float:
+        """Of calls to services: there are fewer of them than of statements."""
+        return min(0.3, 4 * self._scenario.rate)
 
     def _no_service(self, call: Call) -> Reply:
         if self._calls.random() < 0.3:
@@ -132,7 +141,7 @@ class Chaos:
             Slow(after_seconds=self.between(0.0, 40.0)),
         )
 
-    def _bucket_fault(self, call: Call) -> Fault:
+    def _bucket_fault(self) -> Fault:
         return self.choose(
             Answer(bucket_refuses(503, "SlowDown")),
             Answer(bucket_refuses(500, "InternalError")),

@@ -105,7 +105,8 @@ class Checker:
             self.complain("I3 epochs rise one by one", f"{self._epoch} -> {after['epoch']}")
         if after["epoch"] != before.get("epoch"):
             expires_at = before.get("expires_at")
-            if expires_at is not None and _is_later(expires_at, self._clock()):
+            taken_over = after["holder"] != before["holder"]
+            if taken_over and expires_at is not None and _is_later(expires_at, self._clock()):
                 self.complain("I3 a lease is taken only when it has run out", f"{done.node} took {after['epoch']}")
             self._leader[after["epoch"]] = done.node
         elif after["holder"] != before.get("holder"):

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -30,6 +30,7 @@ from simulation.nodes import wall_clock
 
 # Where names like `monotonic` or `datetime` may have been taken out of their modules.
 _PACKAGES = ("orchestrator", "signals", "aiohttp")
+_REAL = {id(getattr(time, name)): name for name in ("time", "monotonic", "perf_counter")}
 
 
 @contextmanager
@@ -41,6 +42,9 @@ def in_charge(loop: NetworkedLoop) -> Iterator[None]:
     with ExitStack() as stack:
         for place, name, clock in _places(len(sys.modules)):
             stack.enter_context(patch.object(place, name, replaced[clock]))
+        for function, clocks in _defaults(len(sys.modules)):
+            mine = tuple(replaced[clock] if clock else value for clock, value in clocks)
+            stack.enter_context(patch.object(function, "__defaults__", mine))
         now = replaced["datetime"].now
         stack.enter_context(patch.object(botocore.auth, "get_current_datetime", partial(_naive, now)))
         _take_chance(loop, stack)
@@ -89,13 +93,30 @@ def _dated(wall: Callable[[], float]) -> type:
 @cache
 def _places(_modules: int) -> list[tuple[Any, str, str]]:
     """Every name through which the program reaches a clock, and which clock; found anew when modules were added."""
-    clocks = {id(getattr(time, name)): name for name in ("time", "monotonic", "perf_counter")}
-    found: list[tuple[Any, str, str]] = [(time, name, name) for name in clocks.values()]
-    clocks[id(datetime.datetime)] = "datetime"
+    clocks = {**_REAL, id(datetime.datetime): "datetime"}
+    found: list[tuple[Any, str, str]] = [(time, name, name) for name in _REAL.values()]
     for module_name, module in list(sys.modules.items()):
         if module_name.partition(".")[0] in _PACKAGES and module is not None:
             found += [(module, name, clocks[id(value)]) for name, value in vars(module).items() if id(value) in clocks]
     return found
+
+
+@cache
+def _defaults(_modules: int) -> list[tuple[Any, tuple[tuple[str, Any], ...]]]:
+    """Every function of the program that has a clock for a default: of each default which clock it is, and itself."""
+    functions: dict[int, Any] = {}
+    for module_name, module in list(sys.modules.items()):
+        if module_name.partition(".")[0] in _PACKAGES[:2] and module is not None:
+            for value in list(vars(module).values()):
+                members = list(vars(value).values()) if isinstance(value, type) else [value]
+                functions |= {
+                    id(each): each for each in members if isinstance(each, FunctionType) and each.__defaults__
+                }
+    return [
+        (function, tuple((_REAL.get(id(value), ""), value) for value in function.__defaults__))
+        for function in functions.values()
+        if any(id(value) in _REAL for value in function.__defaults__ or ())
+    ]
 
 
 def _naive(now: Callable[..., Any], *_: Any, **__: Any) -> Any:

@@ -67,7 +67,9 @@ def selected(rows: list[Row]) -> Answer:
 def take_lease(session: Session, args: tuple[Any, ...]) -> Answer:
     holder, seconds = args
     lease = _lease(session)
-    if lease["holder"] != holder and not _is_before(lease["expires_at"], session.now()):
+    too_late = session.now() + timedelta(seconds=seconds + 1)
+    is_set_back = _is_before(too_late, lease["expires_at"])
+    if lease["holder"] != holder and not _is_before(lease["expires_at"], session.now()) and not is_set_back:
         return updated(0)
     session.lock("monitor_lease", True, Mode.NO_KEY_UPDATE)
     now = session.now()
@@ -322,13 +324,17 @@ def write_progress(session: Session, args: tuple[Any, ...]) -> Answer:
 
 
 def report_step(session: Session, args: tuple[Any, ...]) -> Answer:
-    clip_id, attempt, status, source, details = args
+    holder, epoch, clip_id, attempt, status, source, details = args
+    if not _lead(session, holder, epoch):
+        return [], "INSERT 0 0"
     add_signal(session, clip_id, attempt, status, source, read_json(details), observed=True)
     return [], "INSERT 0 1"
 
 
 def merge_details(session: Session, args: tuple[Any, ...]) -> Answer:
-    clip_id, details, attempt = args
+    holder, epoch, clip_id, details, attempt = args
+    if not _lead(session, holder, epoch):
+        return updated(0)
     merged = read_json(details)
     row = session.get("clips", clip_id)
     if row is None or row["attempt"] != attempt:

@@ -36,7 +36,7 @@ def _one(session: Session, args: tuple[object, ...]) -> Answer:
 
 # name for the wire, text, fingerprint of the text, function
 KNOWN: tuple[tuple[str, str, str, Handler], ...] = (
-    ("take_lease", leadership._TAKE, "dbbfba481966", of_monitor.take_lease),
+    ("take_lease", leadership._TAKE, "9e2effb3f6ec", of_monitor.take_lease),
     ("renew_lease", leadership._RENEW, "ba263225e964", of_monitor.renew_lease),
     ("release_lease", leadership._RELEASE, "dde22fd099ae", of_monitor.release_lease),
     ("read_due", looking._DUE, "36dd340e8e8c", of_monitor.read_due),
@@ -45,8 +45,8 @@ KNOWN: tuple[tuple[str, str, str, Handler], ...] = (
     ("read_signals", judging._SIGNALS, "8402ed3d1220", of_monitor.read_signals),
     ("write_moves", moves._WRITE, "fec6c386a7bd", of_monitor.write_moves),
     ("write_progress", ticking._TICK, "6dba7d2a099b", of_monitor.write_progress),
-    ("report_step", effects._REPORT, "98945b34fea4", of_monitor.report_step),
-    ("merge_report", effects._MERGE, "efc81795fc29", of_monitor.merge_details),
+    ("report_step", effects._REPORT, "c31da5d9943b", of_monitor.report_step),
+    ("merge_report", effects._MERGE, "4ba7b3ac6de7", of_monitor.merge_details),
     ("notify", "SELECT pg_notify($1, $2)", "f7599bbef8c3", of_monitor.notify),
     ("read_clock", "SELECT clock_timestamp()", "2461f8bb8070", of_monitor.read_clock),
     ("read_clip", f"SELECT {COLUMNS} FROM clips WHERE id = $1", "c30b82f31593", of_monitor.read_clip),

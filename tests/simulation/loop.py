@@ -91,6 +91,10 @@ def _nothing() -> None:
 class SimulatedLoop(asyncio.BaseEventLoop):
     """The loop of one run. *journal* holds what happened, one short line each; equal seeds make equal journals."""
 
+    #: Search for garbage after every so many runs; for processes of many short runs.
+    collects_every = 1
+    _buried = count(1)
+
     def __init__(self, seed: int, step_limit: int = STEP_LIMIT) -> None:
         super().__init__()
         _Task._numbers = count()
@@ -309,7 +313,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self._timers.clear()
             self._queue.clear()
             del tasks
-            gc.collect()
+            if next(self._buried) % self.collects_every == 0:
+                gc.collect()
         sys.unraisablehook = hook
 
     def _write_to_self(self) -> None:
@@ -320,9 +325,13 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
 
 def settle() -> None:
-    """Take what there is now out of every later search for garbage; for processes that do nothing but simulate."""
+    """Take what there is now out of every later search for garbage, and search less often.
+
+    For processes that do nothing but simulate.
+    """
     gc.collect()
     gc.freeze()
+    SimulatedLoop.collects_every = 10
 
 
 class _ThreadTime:

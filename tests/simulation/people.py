@@ -37,7 +37,7 @@ class People:
         self.clip_ids: dict[int, str] = {}
         #: What was answered with success, to be found in the history: (clip, source, mark).
         self.acknowledged: list[tuple[str, str, str]] = []
-        #: Clips that somebody ended, or sent to a status of his own in a new attempt: how they end is his doing.
+        #: Clips that somebody ended, or whose video somebody removed: how they end is his doing.
         self.moved_by_people: set[str] = set()
 
     async def call(self, method: str, path: str, body: Any = None, headers: Any = None) -> tuple[int, Any]:
@@ -120,10 +120,9 @@ class People:
             return
         at = self._world.status_of_clip(clip_id)
         status = self._draw.choice(_STATUSES[:9])
-        attempt = self._draw.choice((None, 1, 1, 2, 3))
-        if attempt is not None and attempt > 1:
-            self._world.chaos.saw("signal opens an attempt", at)
-            self.moved_by_people.add(clip_id)
+        row = self._world.database.row("clips", clip_id) or {}
+        # Of the first attempt, whichever runs, or of one that cannot be opened yet; retries are for persons.
+        attempt = self._draw.choice((None, 1, 1, row.get("attempt", 1) + 2))
         hearsay = self._draw.random() < 0.3
         self._world.chaos.saw("stale signal", at)
         mark = f"service-{self._draw.getrandbits(32)}"

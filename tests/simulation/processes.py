@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-import time
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -15,7 +14,7 @@ from unittest.mock import patch
 import structlog
 
 import orchestrator.assembly as assembly
-import orchestrator.monitor.loop as monitor_loop
+import orchestrator.monitor.loop
 import orchestrator.pipelines.stream.hands
 import orchestrator.transfer  # noqa: F401
 import orchestrator.web.app as web_app
@@ -39,15 +38,18 @@ ACCESS_KEY = "simulatedkey01"
 
 def settings_of(scenario: Scenario) -> Settings:
     """What the processes of one run are told."""
-    return Settings(
-        **_BASE,
+    return _settings(
         cloudflare_calls=scenario.calls,
         cloudflare_calls_window_seconds=scenario.window_seconds,
         upload_expiry_seconds=scenario.upload_expiry_seconds,
         full_quality_wait_seconds=scenario.quality_wait_seconds,
         max_transfers=scenario.max_transfers,
-        _env_file=None,  # type: ignore[call-arg]
     )
+
+
+@functools.cache
+def _settings(**varying: Any) -> Settings:
+    return Settings(**_BASE, **varying, _env_file=None)  # type: ignore[call-arg]
 
 
 _BASE: dict[str, Any] = {
@@ -138,10 +140,6 @@ class Ground:
         for name in ("connect", "connect_to_listen"):
             if hasattr(assembly, name):
                 yield assembly, name, connect
-        stream = functools.partial(assembly.CloudflareStream, clock=lambda: time.time())
-        yield assembly, "CloudflareStream", stream
-        parts = functools.partial(monitor_loop.MonitorParts, monotonic=lambda: time.monotonic())
-        yield monitor_loop, "MonitorParts", parts
         # Streams of events have a lane of their own, against the real database.
         yield web_app, "_feed_for", lambda *_: _NoFeed()
         yield web_app, "build_document", lambda _: _document()

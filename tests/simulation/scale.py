@@ -22,9 +22,14 @@ class SmallLimits(TransferLimits):
 
 
 @contextlib.contextmanager
-def small_parts(part_bytes: int = PART_BYTES, max_bytes: int | None = None) -> Iterator[None]:
+def small_parts(
+    part_bytes: int = PART_BYTES, max_bytes: int | None = None, deadline_seconds: float | None = None
+) -> Iterator[None]:
     """Within, the stream pipeline cuts files into parts of *part_bytes*, and takes none above *max_bytes*."""
-    copy = functools.partial(copy_to_bucket, limits=SmallLimits(part_floor_bytes=part_bytes))
+    limits = SmallLimits(part_floor_bytes=part_bytes)
+    if deadline_seconds is not None:
+        limits = SmallLimits(part_floor_bytes=part_bytes, deadline_seconds=deadline_seconds)
+    copy = functools.partial(copy_to_bucket, limits=limits)
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(hands, "copy_to_bucket", copy))
         if max_bytes is not None:

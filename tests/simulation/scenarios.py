@@ -5,7 +5,7 @@ Each run has a few kinds of trouble and lacks the others, so that each kind is m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from random import Random
 
 from simulation.videos import Fate
@@ -78,14 +78,15 @@ class Scenario:
     block_seconds: float = 300.0
     quality_wait_seconds: float = 20.0
     max_transfers: int = 5
-    extra: dict[str, object] = field(default_factory=dict)
+    #: A process that ended is started again after this.
+    restart_seconds: float = 1.0
 
 
 def draw_scenario(seed: int) -> Scenario:
     """The run of *seed*."""
     draw = Random(f"{seed}/scenario")  # noqa: S311 - chance to be repeated, no secret
     troubles = frozenset(kind for kind in TROUBLES if draw.random() < draw.choice((0.15, 0.35, 0.6)))
-    seconds = draw.choice((20.0, 35.0, 60.0))
+    seconds = draw.choice((25.0, 40.0, 70.0))
     scenario = Scenario(
         seed=seed,
         monitors=draw.choice((2, 2, 3)),
@@ -112,31 +113,32 @@ def _draw_clip(draw: Random, number: int, seconds: float) -> ClipPlan:
     return ClipPlan(
         number=number,
         origin=draw.choice(("upload", "upload", "url", "adopted")),
-        at_seconds=draw.uniform(0.0, seconds / 2),
+        at_seconds=draw.uniform(0.0, 0.4 * seconds),
         fate=_draw_fate(draw),
-        upload_seconds=None if draw.random() < 0.01 else draw.uniform(0.0, 8.0),
+        upload_seconds=None if draw.random() < 0.01 else draw.uniform(0.0, 4.0),
     )
 
 
 def _draw_fate(draw: Random) -> Fate:
     """Quick ones: time that passes without a decision proves nothing."""
     is_early = draw.random() < 0.3
-    size_bytes = draw.choice((200, 999, 1000, 1001, 2000, 2500, 3000, 4321))
+    # A video that was ready and is not any more: a stage of its own, which an MP4 that fails would prolong by hours.
+    breaks = draw.random() < 0.02
     return Fate(
-        downloading_seconds=draw.uniform(0.2, 4.0),
-        queued_seconds=draw.choice((0.0, draw.uniform(0.0, 5.0))),
-        encoding_seconds=draw.uniform(0.2, 10.0),
+        downloading_seconds=draw.uniform(0.2, 3.0),
+        queued_seconds=draw.choice((0.0, draw.uniform(0.0, 3.0))),
+        encoding_seconds=draw.uniform(0.2, 6.0),
         playable_share=draw.uniform(0.1, 1.0),
         ready_percent=round(draw.uniform(1, 99), 1) if is_early else 100.0,
-        full_after_seconds=draw.uniform(1, 30) if is_early else 0.0,
+        full_after_seconds=draw.uniform(1, 15) if is_early else 0.0,
         error=("ERR_NON_VIDEO", "The file was not recognized as a valid video file.") if draw.random() < 0.04 else None,
-        breaks_after_seconds=draw.uniform(0.0, 10.0) if draw.random() < 0.02 else None,
-        mp4_seconds=draw.uniform(0.2, 8.0),
-        mp4_failures=draw.choices((0, 1, 2, 3), (0.9, 0.04, 0.03, 0.03))[0],
-        file_lag_seconds=draw.choice((0.0, 0.0, draw.uniform(0.0, 4.0))),
-        size_bytes=size_bytes,
+        breaks_after_seconds=draw.uniform(0.0, 10.0) if breaks else None,
+        mp4_seconds=draw.uniform(0.2, 6.0),
+        mp4_failures=0 if breaks else draw.choices((0, 1, 2, 3), (0.9, 0.04, 0.03, 0.03))[0],
+        file_lag_seconds=draw.choice((0.0, 0.0, draw.uniform(0.0, 3.0))),
+        size_bytes=draw.choice((200, 999, 1000, 1001, 2000, 2500, 3000, 4321)),
         duration_seconds=round(draw.uniform(0.5, 4000), 2),
-        is_private=draw.random() < 0.0,
+        is_private=False,
     )
 
 
@@ -161,6 +163,6 @@ def _draw_happenings(draw: Random, scenario: Scenario, seconds: float) -> tuple[
             continue
         for _ in range(draw.randint(least, most)):
             # As long as a moment, or longer than a lease.
-            lasting = draw.choice((draw.uniform(0.0, 3.0), draw.uniform(8.0, 25.0)))
+            lasting = draw.choice((draw.uniform(0.0, 3.0), draw.uniform(0.0, 3.0), draw.uniform(8.0, 25.0)))
             found.append(Happening(draw.uniform(0.0, seconds), kind, draw.random(), lasting))
     return tuple(sorted(found, key=lambda one: one.at_seconds))

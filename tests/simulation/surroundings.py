@@ -29,6 +29,7 @@ from orchestrator.drivers.cloudflare import CloudflareSettings, CloudflareStream
 from orchestrator.drivers.egress import EgressPolicy
 from orchestrator.drivers.object_store import ObjectStore
 from orchestrator.drivers.object_store_client import ObjectStoreSettings
+from orchestrator.monitor import leadership
 from orchestrator.monitor import loop as monitor_loop
 from orchestrator.monitor.loop import Monitor, MonitorParts
 from orchestrator.pipelines.stream.hands import StreamHands
@@ -55,9 +56,10 @@ _STREAM_ORIGIN, _BUCKET_ORIGIN = "http://provider:80", "http://bucket:80"
 _MEDIA_URL = "https://media.example.com"
 #: Quick, since every cell of a matrix passes through it.
 QUICK = Fate(downloading_seconds=2, queued_seconds=3, encoding_seconds=8, mp4_seconds=6)
-#: How often the monitor comes round without being woken; on virtual time only these rounds cost anything.
-_SWEEP_SECONDS = 5.0
-_LOOK_SECONDS = 1.0
+#: How often the monitor comes round without being woken, and renews its lease: on virtual time only rounds cost
+#: anything, and a look that comes ten seconds late changes nothing that is judged here.
+_RARE_ROUNDS = {"SWEEP_SECONDS": 10.0, "TICK_SECONDS": 60.0, "PROBE_SECONDS": 600.0, "RENEWAL_SECONDS": 60.0}
+_LONG_LEASE = {"LEASE_SECONDS": 200.0, "RENEWAL_SECONDS": 60.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,13 @@ class Surroundings:
         self.stream.receive(video.uid)
         return await self._insert(NewRow(name, None, {}, cloudflare_uid=video.uid))
 
+    async def made_clip(self, name: str = "clip-1") -> str:
+        """A clip whose MP4 is ready, and whose transfer nobody has begun."""
+        clip_id = await self.copied_clip(name)
+        async with self.program(max_transfers=0):
+            await self.until_status(clip_id, "mp4downloading")
+        return clip_id
+
     async def forgotten_clip(self, name: str = "clip-1") -> str:
         """A clip whose upload address nobody ever sends anything to."""
         video = self.stream.make("direct_upload", f"{name}.1", {})
@@ -210,13 +219,14 @@ class Surroundings:
             await self.wait(pause_seconds)
             pause_seconds = min(pause_seconds * 1.1, 60.0)
 
-    async def until_status(self, clip_id: str, status: str) -> None:
-        """Return when the clip stands there or beyond, a second late at most."""
-        for _ in range(3600):
-            if STREAM[self.clip(clip_id)["status"]].order >= STREAM[status].order:
-                return
-            await self.wait(0.5)
-        raise AssertionError(f"the clip never reached {status}")
+    async def until_status(self, clip_id: str, status: str, limit: timedelta = timedelta(days=8)) -> dict[str, Any]:
+        """The row once the clip stands there or beyond."""
+        until, pause_seconds = self.now() + limit, 0.5
+        while STREAM[self.clip(clip_id)["status"]].order < STREAM[status].order:
+            assert self.now() < until, f"after {limit} it has not reached {status}"
+            await self.wait(pause_seconds)
+            pause_seconds = min(1.05 * pause_seconds, 20.0)
+        return self.clip(clip_id)
 
     async def retry(self, clip_id: str = "clip-1") -> None:
         """A person asks for a new attempt, and it has begun."""
@@ -285,10 +295,11 @@ def in_surroundings(
     seed: int = 1,
     part_bytes: int = PART_BYTES,
     max_bytes: int | None = None,
+    deadline_seconds: float | None = None,
 ) -> T:
     """What *cell* returns, run in a world of its own in virtual time."""
     loop = NetworkedLoop(seed)
-    with in_charge(loop), _rare_rounds(), small_parts(part_bytes, max_bytes):
+    with in_charge(loop), _rare_rounds(), small_parts(part_bytes, max_bytes, deadline_seconds):
         around = Surroundings(loop, secrets)
 
         async def run() -> T:
@@ -305,7 +316,7 @@ def in_surroundings(
 @contextlib.contextmanager
 def _rare_rounds() -> Iterator[None]:
     """Within, the monitor comes round more rarely: what it does is the same, and hours pass at a tenth of the cost."""
-    with mock.patch.multiple(monitor_loop, SWEEP_SECONDS=_SWEEP_SECONDS, TICK_SECONDS=_SWEEP_SECONDS):
+    with mock.patch.multiple(monitor_loop, **_RARE_ROUNDS), mock.patch.multiple(leadership, **_LONG_LEASE):
         yield
 
 

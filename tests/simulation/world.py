@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from simulation.chaos import Chaos
 from simulation.checking import Checker, Transaction
 from simulation.clocks import in_charge
 from simulation.cloudflare import SimulatedStream, StreamOptions
-from simulation.database import SimulatedDatabase
+from simulation.database import SimulatedDatabase, UnknownStatement
 from simulation.endings import Endings
 from simulation.loop import SimulationError
 from simulation.network import Cut, NetworkedLoop
@@ -38,6 +39,11 @@ END_SECONDS = 3600.0
 REST_SECONDS = 3.0
 # A monitor that was told to stop has this long.
 STOP_SECONDS = 30.0
+
+
+# What a server says of a caller who has gone.
+_QUIET = logging.getLogger("simulation.services")
+_QUIET.setLevel(logging.CRITICAL)
 
 
 @dataclass(slots=True)
@@ -298,7 +304,7 @@ class World:
 
     def _jump(self, one: Happening) -> None:
         process = self._chosen(one.share)
-        jumps = (-2.0, 2.0)
+        jumps = (-86400.0, -3600.0, -30.0, 30.0, 3600.0, 86400.0)
         process.node.wall_seconds += jumps[int(one.share * 6421 % len(jumps))]
 
     def _cut(self, one: Happening) -> None:
@@ -342,13 +348,16 @@ class Process:
             ended = "of itself"
         except world.database_away as problem:
             ended = type(problem).__name__
+        except UnknownStatement as problem:
+            ended = "at a statement that the simulated database does not know"
+            world.checker.complain("the simulation knows the program", f"{node.name}: {problem}")
         except Exception as problem:
             ended = repr(problem)
             if not _is_stalled(problem):
                 world.checker.complain("a process ends for a known reason", f"{node.name}: {problem!r}")
         loop.tell(f"{node.name} ended: {ended}")
         loop.after(0.0, self.kill)
-        loop.after(1.0, self.start_if_dead)
+        loop.after(world.scenario.restart_seconds, self.start_if_dead)
 
     def kill(self, *, vanishes: bool = False) -> None:
         """kill -9, or the end of the whole machine: then nobody is told."""
@@ -369,7 +378,7 @@ def _is_stalled(problem: BaseException) -> bool:
 
 
 async def _serve(app: web.Application) -> None:
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, logger=_QUIET)
     await runner.setup()
     node = NODE.get()
     assert node is not None

@@ -171,13 +171,13 @@ def tick(session: str, told: dict[tuple[str, int], Told]) -> Do:
 def report(session: str, clip_id: str, attempt: int, status: str, said: Mapping[str, Any]) -> Do:
     """File a step that an effect has seen."""
     values = (clip_id, attempt, status, "step", json.dumps(said))
-    return lambda side: side.sessions[session].execute(monitor_effects._REPORT, *values)
+    return lambda side: side.sessions[session].execute(monitor_effects._REPORT, *_leading(side, session), *values)
 
 
 def merge_report(session: str, clip_id: str, attempt: int, said: Mapping[str, Any]) -> Do:
     """Merge what an effect found out."""
     values = (clip_id, json.dumps(said), attempt)
-    return lambda side: side.sessions[session].execute(monitor_effects._MERGE, *values)
+    return lambda side: side.sessions[session].execute(monitor_effects._MERGE, *_leading(side, session), *values)
 
 
 def read(session: str, clip_id: str, uid: str) -> Do:
@@ -232,6 +232,11 @@ async def _write(side: Side, session: str, moves: list[Any]) -> Any:
     connection = side.sessions[session]
     async with connection.transaction():
         return sorted(await write_each(connection, _term(side, session), moves))
+
+
+def _leading(side: Side, session: str) -> tuple[str, int]:
+    term = _term(side, session)
+    return term.holder, term.epoch
 
 
 def _term(side: Side, session: str) -> Term:

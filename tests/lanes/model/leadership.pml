@@ -1,7 +1,8 @@
 /* Leadership and judging as orchestrator/monitor does them, for Spin to walk through every interleaving.
 
    What is in it
-     lease      one row: holder, epoch, expiry by the database's clock; _TAKE, _RENEW and _RELEASE of leadership.py
+     lease      one row: holder, epoch, expiry by the database's clock; _TAKE (of what ran out, or is one's own),
+                _RENEW and _RELEASE of leadership.py
      trust      what a holder believes of its own lease, by its own clock, counted from the start of the call
      drainer    locks rows (SKIP LOCKED), reads their signals, judges, writes, commits: judging.py, moves.py
      looker     reads a row without a lock, sees something outside, writes later: looking.py
@@ -87,7 +88,7 @@ byte term[MONITORS];                              /* the epoch it leads in, 0 wh
 byte trust[MONITORS];                             /* ticks for which it still believes in its lease */
 byte age[MONITORS];                               /* ticks since its lease call started */
 
-#define LEADS(m, e)  (holder == (m) && epoch == (e))
+#define LEADS(m, e)  (epoch == (e))                 /* an epoch has one holder */
 #define WAITING(id)  (inbox[id] != 0 && !locked[CLIP_OF(id)])
 #define SOME_WAIT    (WAITING(0) || WAITING(1) || WAITING(SIGNALS - 1))
 #define SOME_TRUST   (trust[0] > 0 || trust[1] > 0 || trust[MONITORS - 1] > 0)
@@ -125,8 +126,10 @@ bit  failed[MONITORS];                            /* a task of the term failed: 
 #define FAILS(m)     failed[m] = 1
 #define FAILED(m)    failed[m]
 #define MENDED(m)    failed[m] = 0
+#define MAY_STOP(m)  failed[m]
 #define NEEDS_RENEWAL expires < LEASE
-#define RUNS_OUT     (expires == 1 && (term[holder] == epoch || age[holder] < LEASE) && !failed[holder])
+#define LIVES(m)     ((term[m] == epoch || age[m] < LEASE) && !failed[m])
+#define RUNS_OUT     (expires == 1 && holder < MONITORS && LIVES(holder))
 #define MAY_TICK     (faults > 0 || !RUNS_OUT)
 #else
 #define MAY_FAIL     true
@@ -134,6 +137,7 @@ bit  failed[MONITORS];                            /* a task of the term failed: 
 #define FAILS(m)     skip                         /* a term may end at any moment */
 #define FAILED(m)    false
 #define MENDED(m)    skip
+#define MAY_STOP(m)  true
 #define NEEDS_RENEWAL true
 #define MAY_TICK     true
 #endif
@@ -175,13 +179,19 @@ inline move(c, from, a2, s2, by) {
 #define ENDED_CALL got = 0; age[m] = LEASE                         /* between calls nothing counts their age */
 #define TRUSTS     trust[m] = TRUSTED(m); assert(trust[m] == 0 || LEADS(m, term[m]))
 #define STANDS_BY  term[m] = 0; trust[m] = 0; MENDED(m)
+/* A process that is started again has another name: the lease of the former one is not its own. */
+#define FORGETS_ITS_NAME \
+    if \
+    :: holder == m -> holder = MONITORS \
+    :: else \
+    fi
 
 proctype keeper(byte m) {
     byte got;
 end:
     do
     :: d_step {                                                    /* _TAKE */
-        term[m] == 0 && expires == 0 && shares == 0 && epoch < EPOCHS ->
+        term[m] == 0 && (expires == 0 || holder == m) && shares == 0 && epoch < EPOCHS ->
         assert(!SOME_TRUST);                                       /* who was holder has given up before */
         epoch++; holder = m; expires = LEASE; age[m] = 0; got = epoch };
         if
@@ -196,17 +206,14 @@ end:
         :: d_step { MAY_FAIL -> COSTS; ENDED_CALL }                /* one lost renewal is no lost lease */
         fi
     :: d_step { term[m] != 0 && !RENEWS(m) -> STANDS_BY }          /* LeadershipLost; there is nothing to release */
-#ifdef LIVENESS
-    :: d_step { term[m] != 0 && failed[m] && shares == 0 ->
-#else
-    :: d_step { term[m] != 0 && shares == 0 ->                     /* told to stop, or a task failed: _RELEASE */
-#endif
+    :: d_step { term[m] != 0 && MAY_STOP(m) && shares == 0 ->      /* told to stop, or a task failed: _RELEASE */
         if
         :: LEADS(m, term[m]) -> expires = 0
         :: else
         fi;
         STANDS_BY }
-    :: d_step { term[m] != 0 && MAY_FAIL -> COSTS; STANDS_BY }     /* crashed */
+    :: d_step { term[m] != 0 && MAY_STOP(m) -> STANDS_BY }         /* the same, and the release never arrived */
+    :: d_step { term[m] != 0 && MAY_FAIL -> COSTS; STANDS_BY; FORGETS_ITS_NAME }     /* crashed */
     od
 }
 
@@ -277,7 +284,8 @@ end:
                         :: CLIP_OF(id) == c && ((read >> id) & 1) ->
                             judged[id] = judged[id] + 1;
                             if
-                            :: !REFUSED(attempt[c], status[c], inbox[id]) && (best == 0 || RANK(inbox[id]) > RANK(best)) ->
+                            :: !REFUSED(attempt[c], status[c], inbox[id]) &&
+                               (best == 0 || RANK(inbox[id]) > RANK(best)) ->
                                 best = inbox[id]
                             :: else
                             fi

@@ -210,3 +210,17 @@ def test_a_free_object_has_an_end() -> None:
     found = lenient.details({f"{number}" + "k" * 500: "v" * 5000 for number in range(1000)})
     assert len(found) == 32
     assert all(len(key) <= 128 and len(value) <= 1024 for key, value in found.items())
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("could not fetch https://e.org/x.mp4?token=canary", "could not fetch (address)"),
+        ("s3://bucket/key?sig=canary was refused: 403", "(address) was refused: 403"),
+        ("no video: broken at 5:30", "no video: broken at 5:30"),
+        ("", None),
+        (5, None),
+    ],
+)
+def test_a_reason_holds_no_address(said: object, kept: str | None) -> None:
+    assert lenient.reason(said) == kept

@@ -236,6 +236,29 @@ async def test_a_failure_that_concerns_nobody_any_more_is_let_go(
     assert await the(owner) == before
 
 
+@pytest.mark.parametrize("tells", ["a step on the way", "a step at the end", "details alone"])
+async def test_what_was_seen_in_a_term_that_is_over_is_not_told(
+    owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, pipelines, stand, tells: str
+) -> None:
+    """Another leads by now, and sees for itself."""
+    await stand("c", "mp4downloading")
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        if tells == "a step on the way":
+            await reports.step(Step("r2_uploading", "first part"))
+        return Done(details={"b": 2}) if tells == "details alone" else Done(Step("complete", "verified"))
+
+    former = Term(term.holder, term.epoch - 1)
+    hands = {"stream": ScriptedHands(script)}
+    runner = EffectRunner(pool, former, pipelines, hands, lambda: NOW, lambda: None)  # type: ignore[arg-type]
+    before = await the(owner)
+    runner.start("stream", Fetch())
+    await ended(runner)
+    assert hands["stream"].started
+    assert await the(owner) == before
+    assert await owner.fetchval("SELECT count(*) FROM clip_signals") == 0
+
+
 async def test_progress_is_kept_while_it_runs_and_forgotten_afterwards(runner_for) -> None:
     told, gate = asyncio.Event(), asyncio.Event()
 

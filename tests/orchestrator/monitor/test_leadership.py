@@ -243,3 +243,19 @@ async def test_a_leader_that_froze_in_a_write_holds_the_lease_row_no_longer_than
         "SELECT setting::int FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'"
     )
     assert 0 < milliseconds / 1000 < LEASE_SECONDS
+
+
+@pytest.mark.parametrize(("seconds", "is_free"), [(LEASE_SECONDS + 0.8, False), (LEASE_SECONDS + 60, True)])
+async def test_a_lease_that_ends_too_late_was_given_by_a_clock_that_has_been_set_back(
+    pool: asyncpg.Pool, owner: asyncpg.Connection, seconds: float, is_free: bool
+) -> None:
+    """Whoever holds it may be dead: nobody waits until the clock has caught up."""
+    former, standby = Lease(pool, time.monotonic), Lease(pool, time.monotonic)
+    first = await former.take()
+    assert first is not None
+    await owner.execute("UPDATE monitor_lease SET expires_at = clock_timestamp() + make_interval(secs => $1)", seconds)
+    second = await standby.take()
+    assert (second is not None) == is_free
+    if is_free:
+        with pytest.raises(LeadershipLost):
+            await former.renew(first, None)

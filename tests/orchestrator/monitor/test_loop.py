@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -17,6 +17,7 @@ from house.relay import BLACK_HOLE, Relay, Upstream
 
 from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video, VideoState
 from orchestrator.drivers.errors import TransientError
+from orchestrator.monitor import loop as loop_module
 from orchestrator.monitor.loop import Monitor, MonitorParts, _wait
 from orchestrator.pipelines.limits import TRIES
 from orchestrator.pipelines.stream.effects import AbandonTransfer, EnableMp4, TransferToBucket
@@ -74,6 +75,24 @@ class ScriptedHands:
     async def tidy(self) -> Mapping[str, int]:
         self.asked["tidy"] += 1
         return {"swept": 1}
+
+
+class SlowHands(ScriptedHands):
+    """A provider that answers no look before the gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.is_looking = asyncio.Event()
+        self.most_at_once = self._at_once = 0
+
+    async def observe(self, kind: LookKind, clips: Sequence[Clip]) -> Mapping[str, Any]:
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        self.is_looking.set()
+        await self.gate.wait()
+        self._at_once -= 1
+        return await super().observe(kind, clips)
 
 
 @asynccontextmanager
@@ -231,6 +250,29 @@ async def test_a_standby_takes_over_when_the_leader_stops(database: str, api: as
     async with monitor_on(database, ScriptedHands()):
         await until(api, "a", lambda clip: clip.status == "complete")
     assert await api.fetchval("SELECT epoch FROM monitor_lease") > first
+
+
+async def test_who_stops_gives_the_lease_up_at_once(database: str, api: asyncpg.Connection) -> None:
+    await insert(api, "a")
+    async with monitor_on(database, ScriptedHands()):
+        await until(api, "a", lambda clip: clip.status == "complete")
+    assert await api.fetchval("SELECT expires_at < clock_timestamp() FROM monitor_lease")
+
+
+async def test_so_many_looks_at_once_and_no_more(
+    database: str, api: asyncpg.Connection, stand: Callable[..., Awaitable[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "MAX_LOOKS", 3)
+    clips = [await stand(f"c{number}", "mp4_processing") for number in range(9)]  # each of them is a look of its own
+    hands = SlowHands()
+    async with monitor_on(database, hands), asyncio.timeout(LIMIT_SECONDS):
+        await hands.is_looking.wait()
+        for clip_id in clips:
+            await until(api, clip_id, lambda clip: clip.status == "mp4_processing")
+        hands.gate.set()
+        for clip_id in clips:
+            await until(api, clip_id, lambda clip: clip.status == "complete")
+    assert hands.most_at_once == 3
 
 
 async def test_the_loop_survives_losing_every_connection(database: str, api: asyncpg.Connection) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from orchestrator.drivers.errors import DriverError
 from orchestrator.drivers.stored_objects import ObjectLabels
 from orchestrator.transfer import Checkpoint, sweep_orphans
+from orchestrator.transfer.clearing import give_up
 from tests.orchestrator.transfer.conftest import PART, Refuse
 
 NOW = timedelta(0)
@@ -40,6 +44,21 @@ async def test_what_is_young_is_left_alone(store, bucket, checkpoints, job, monk
     assert await sweep_orphans(store, checkpoints) == 0
     assert bucket.uploads(job.key) == [upload_id]
     assert await sweep_orphans(store, checkpoints, timedelta(hours=22)) == 1
+
+
+async def test_an_upload_that_cannot_be_aborted_is_not_forgotten(store, r2, bucket, checkpoints, job):
+    """Else nobody would know of it any more, and it would cost storage until the store forgets it."""
+    known = live(job.key, await store.create_multipart(job.key, ObjectLabels()))
+    await checkpoints.begin(known)
+    r2.faults["abort"] = [Refuse(403, "AccessDenied")] * 9
+
+    with pytest.raises(DriverError):
+        await give_up(store, checkpoints, known)
+
+    assert await checkpoints.load("clip", 1) is not None
+    r2.faults.clear()
+    await give_up(store, checkpoints, known)
+    assert (await checkpoints.load("clip", 1), bucket.uploads(job.key)) == (None, [])
 
 
 async def test_what_is_not_ours_is_left_alone(store, bucket, checkpoints):

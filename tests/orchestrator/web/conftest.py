@@ -120,7 +120,7 @@ class Place:
     async def signals(self, clip_id: str) -> list[asyncpg.Record]:
         """What lies in the clip's inbox."""
         rows: list[asyncpg.Record] = await self.owner.fetch(
-            "SELECT requested_status, attempt, source, insists, observed, details::text AS details"
+            "SELECT requested_status, attempt, source, insists, observed, hearsay, details::text AS details"
             " FROM clip_signals WHERE clip_id = $1 ORDER BY id",
             clip_id,
         )

@@ -143,11 +143,12 @@ async def test_a_lost_listening_connection_is_replaced_and_nothing_in_between_is
     async with stream(client, "?clip=one") as reader, stream(client) as everybody:
         await reader.event()
         await everybody.event()
-        lost = await place.owner.fetchval(
-            "SELECT pid FROM pg_stat_activity"
-            " WHERE application_name = 'clip-orchestrator live' AND datname = current_database()"
-        )
-        await place.owner.execute("SELECT pg_terminate_backend($1)", lost)
+        async with asyncio.timeout(5):
+            while not await place.owner.fetchval(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+            ):
+                await asyncio.sleep(0.01)  # it does not listen yet
         # Written without a word to anybody: only the sweep after listening again can find it.
         await place.monitor.execute("UPDATE clips SET status = 'queued', progress = 30 WHERE id = 'one'")
         assert (await reader.event())["status"] == "queued"
@@ -189,6 +190,14 @@ async def test_there_are_only_so_many_streams(client, monkeypatch):
         await reader.block()
         answer = await client.get("/api/events")
         assert (answer.status, (await answer.json())["code"]) == (429, "too-many-streams")
+
+
+async def test_half_of_the_descriptors_stay_for_calls(client, monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (2, 2))
+    async with stream(client) as reader:
+        await reader.block()
+        assert (await client.get("/api/events")).status == 429
+        assert (await client.get("/api/clips")).status == 200
 
 
 async def test_a_slow_reader_is_cut_off_and_the_others_are_not(place):

@@ -26,6 +26,21 @@ async def test_it_is_not_ready_without_its_database(client, place):
     assert (answer.status, (await answer.json())["code"]) == (503, "not-ready-yet")
 
 
+async def test_it_is_not_ready_on_a_database_that_takes_no_writes(client, place):
+    """So it is with a standby that is not promoted yet."""
+    name = await place.owner.fetchval("SELECT quote_ident(current_database())")
+    await place.owner.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    try:
+        await place.services.pool.expire_connections()
+        answer = await client.get("/readyz")
+        told = await answer.json()
+        assert (answer.status, told["code"], told["detail"]) == (503, "not-ready-yet", "The database takes no writes")
+    finally:
+        await place.owner.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        await place.services.pool.expire_connections()
+    assert (await client.get("/readyz")).status == 200
+
+
 async def test_it_is_not_ready_while_a_migration_is_pending(client, place):
     name, sha256 = await place.owner.fetchrow("SELECT name, sha256 FROM schema_migrations ORDER BY name DESC LIMIT 1")
     await place.owner.execute("DELETE FROM schema_migrations WHERE name = $1", name)

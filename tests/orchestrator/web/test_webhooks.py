@@ -32,7 +32,7 @@ async def test_a_signed_notification_leaves_one_signal_and_moves_nothing(client,
     assert (answer.status, await answer.json()) == (200, {"received": True})
     [signal] = await place.signals("one")
     assert (signal["requested_status"], signal["source"]) == ("stream_ready", "webhook")
-    assert (signal["observed"], signal["insists"]) == (False, False)
+    assert (signal["observed"], signal["insists"], signal["hearsay"]) == (False, False, True)
     assert json.loads(signal["details"]) == {"cloudflare_status": "ready"}
     assert await place.owner.fetchval("SELECT status FROM clips") == "uploading"
 

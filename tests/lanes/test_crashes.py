@@ -1,0 +1,83 @@
+"""A monitor is killed at every single step of a clip's way, and the one that ends the clip is killed, too."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from simulation.batch import Answer, run_jobs
+
+if TYPE_CHECKING:
+    from lanes.conftest import Figures, Sometimes
+
+ORIGIN = "url"
+# Later than the last step of any run: nobody is killed.
+NEVER = 10**9
+STATUSES = (
+    "uploading",
+    "queued",
+    "processing",
+    "stream_ready",
+    "waitformp4",
+    "mp4_processing",
+    "mp4downloading",
+    "r2_uploading",
+    "complete",
+)
+SHOWN = 20
+
+
+def _job(first: int, second: int | None = None) -> dict[str, Any]:
+    return {"crash": [first, second], "origin": ORIGIN}
+
+
+def steps_of_the_happy_way() -> int:
+    """How many steps a monitor takes from its start until the clip is complete and nothing is left to do."""
+    (answer,) = run_jobs([_job(NEVER)])
+    assert not answer.violations, answer.violations
+    return int(answer.beside["steps"]["monitor-1#1"])
+
+
+def second_steps(steps: int, per_step: int) -> Iterator[tuple[int, int]]:
+    """Pairs: each first step, and some steps of the recovery after it."""
+    draw = Random("second steps")  # noqa: S311 - the same in every run, no secret
+    for first in range(1, steps + 1):
+        for _ in range(per_step):
+            yield first, draw.randint(1, steps)
+
+
+def test_a_killed_monitor_leaves_nothing_that_the_next_does_not_end_right(
+    amount: Callable[[Any, Any], Any], figures: Figures, sometimes: Sometimes, commit: str
+) -> None:
+    steps = steps_of_the_happy_way()
+    pairs = list(second_steps(steps, amount(1, 20)))
+    jobs = [_job(step) for step in range(1, steps + 1)] + [_job(*pair) for pair in pairs]
+    broken: list[Answer] = []
+    killed: Counter[str] = Counter()
+    twice = 0
+    for answer in run_jobs(jobs):
+        killed.update(answer.beside["statuses"])
+        twice += len(answer.beside["killed"]) == 2
+        if answer.violations or not answer.beside["killed"]:
+            broken.append(answer)
+    for status, times in killed.items():
+        sometimes.saw("killed at a step", status, times)
+    figures.tell(
+        steps_killed=steps,
+        killed_again_in_recovery=twice,
+        ended_right=len(jobs) - len(broken),
+        not_ended_right=len(broken),
+    )
+    if broken:
+        pytest.fail("\n".join(_told(answer, commit) for answer in broken[:SHOWN]), pytrace=False)
+    assert set(STATUSES) <= set(killed), f"nobody was killed at {set(STATUSES) - set(killed)}"
+    assert twice > len(pairs) / 2
+
+
+def _told(answer: Answer, commit: str) -> str:
+    steps = " ".join(str(step) for step in answer.job["crash"] if step is not None)
+    lines = [f"lane=crashes steps={steps} commit={commit}", *answer.violations[:3]]
+    return "\n  ".join([*lines, f"again: PYTHONPATH=tests .venv/bin/python -m simulation crash {steps}"])
