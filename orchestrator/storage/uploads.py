@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import asyncpg
 
 _COLUMNS = "id, filename, size_bytes, sha256, created_at"
+_READ = f"SELECT {_COLUMNS} FROM uploads WHERE id = $1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Upload:
 
 async def read_upload(connection: asyncpg.Connection, upload_id: str) -> Upload | None:
     """The upload, or None when there is none."""
-    row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM uploads WHERE id = $1", upload_id)
+    row = await connection.fetchrow(_READ, upload_id)
     return Upload(**row) if row else None
 
 
