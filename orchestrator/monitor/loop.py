@@ -163,8 +163,7 @@ class _Turn:
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [
-                    tasks.create_task(_never_ending(name, coroutine), name=name)
-                    for name, coroutine in self._tasks().items()
+                    tasks.create_task(_never_ending(name, task), name=name) for name, task in self._tasks().items()
                 ]
                 await stop.wait()
                 for task in running:
@@ -177,14 +176,14 @@ class _Turn:
                 async with asyncio.timeout(STOP_SECONDS):
                     await self._runner.close()
 
-    def _tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
+    def _tasks(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
         return {
-            "keeper": self._keep(),
-            "listener": self._listen(),
-            "drainer": self._drain(),
-            "looker": self._look(),
-            "ticker": self._tick(),
-            "tidier": self._tidy(),
+            "keeper": self._keep,
+            "listener": self._listen,
+            "drainer": self._drain,
+            "looker": self._look,
+            "ticker": self._tick,
+            "tidier": self._tidy,
         }
 
     async def _keep(self) -> None:
@@ -329,14 +328,14 @@ class _Turn:
             log.info("clip moved", clip_id=move.clip_id, was=move.before.status, now=move.after.status)
 
 
-async def _never_ending(name: str, coroutine: Coroutine[Any, Any, None]) -> None:
+async def _never_ending(name: str, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Until somebody cancels it. A group of tasks takes no notice of one that returns, or is cancelled by nobody.
 
     Raises:
         TaskEnded: it did.
     """
     try:
-        await coroutine
+        await task()
     except asyncio.CancelledError:
         if is_being_cancelled():
             raise

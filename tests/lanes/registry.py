@@ -95,7 +95,7 @@ LANES += (
     Lane("sometimes", "each kind of fault was really met in this run, in the places where it can bite", True, 2, 2),
     Lane(
         "pure",
-        "whatever is seen of whatever clip, something lawful follows and it ends; kept journals are decided as they were",
+        "whatever is seen of whatever clip, something lawful follows and it ends; kept journals stay as they were",
         False,
         15,
         120,
@@ -112,6 +112,20 @@ LANES += (
         "whatever the bucket answers and whoever is killed, an object is the very file, and no upload is left behind",
         False,
         10,
+        60,
+    ),
+    Lane(
+        "kills",
+        "monitors and web processes killed, stopped and ended at random lose nothing, and nothing ever goes back",
+        True,
+        12,
+        90,
+    ),
+    Lane(
+        "splitbrain",
+        "a leader frozen, killed, robbed or cut off is replaced within 15 s, and writes nothing more when it is back",
+        True,
+        8,
         60,
     ),
 )

@@ -96,7 +96,7 @@ WANTED = [
     video("w6", "running.0"),
     video("w7", "running.1.1"),
     video("w8", "a customer.1"),
-    video("w9", "running.1", created_at=NOW - GRACE + timedelta(minutes=1)),
+    video("w9", "running.1", created_at=NOW - GRACE + timedelta(hours=1)),
     video("w10", "running.1", created_at=None),
     video("w11", "running.1", state=VideoState.LIVE_IN_PROGRESS),
     video("w12", "running.1", state=VideoState.UNKNOWN),
