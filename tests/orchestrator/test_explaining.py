@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.explaining import Leadership, explain, read_leadership, spell
+from orchestrator.pipelines.limits import LONGEST_BLIND
 from orchestrator.pipelines.stream.limits import LIMITS
 from orchestrator.storage.clips import Clip
 from orchestrator.storage.pool import connect

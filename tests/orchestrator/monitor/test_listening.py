@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+import pytest
 
 from orchestrator.monitor import loop
 from orchestrator.monitor.leadership import Lease, Term
