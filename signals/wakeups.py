@@ -28,11 +28,12 @@ async def wake(connection: asyncpg.Connection) -> None:
 class WakeUps:
     """Sends at most one hint per *interval_seconds*, however often it is asked to.
 
-    The default, 5 ms, is far below what a person can notice and turns a thousand signals a second into two
-    hundred hints.
+    The first goes out at once. The default, 25 ms, is far below what a person can notice and turns a thousand
+    signals a second into forty hints: each makes the monitor look, and five times as many cost a seventh more
+    processor time for each signal (measured at 200 a second).
     """
 
-    def __init__(self, send: Callable[[], Awaitable[None]], interval_seconds: float = 0.005) -> None:
+    def __init__(self, send: Callable[[], Awaitable[None]], interval_seconds: float = 0.025) -> None:
         self._send = send
         self._interval_seconds = interval_seconds
         self._task: asyncio.Task[None] | None = None

@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 
@@ -20,8 +20,6 @@ from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS, DATABASE_AWAY
 
 # Two clocks drift apart by a millisecond in that time; a clock that was set is followed as soon.
 PERIOD_SECONDS = 10.0
-# Before the first answer the machine's own clock has to do; that should not last.
-FIRST_SECONDS = 0.5
 
 
 class DatabaseClock:
@@ -34,7 +32,7 @@ class DatabaseClock:
 
     def __call__(self) -> datetime:
         if self._told is None:
-            return datetime.now(UTC)
+            raise RuntimeError("the clock was not set; what is judged by the machine's own may be hours off")
         at, since = self._told
         return at + timedelta(seconds=self._monotonic() - since)
 
@@ -48,7 +46,8 @@ class DatabaseClock:
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[DatabaseClock]:
-        """The clock, set again and again until the block ends."""
+        """The clock, set now and again and again until the block ends. Raises as the pool does."""
+        await self.ask()
         task = asyncio.create_task(self._keep(), name="database clock")
         try:
             yield self
@@ -58,6 +57,6 @@ class DatabaseClock:
 
     async def _keep(self) -> None:
         while True:
+            await asyncio.sleep(PERIOD_SECONDS)
             with contextlib.suppress(*DATABASE_AWAY):  # the monotonic clock goes on meanwhile
                 await self.ask()
-            await asyncio.sleep(FIRST_SECONDS if self._told is None else PERIOD_SECONDS)

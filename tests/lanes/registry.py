@@ -128,6 +128,21 @@ LANES += (
         8,
         60,
     ),
+    Lane(
+        "simulation",
+        "real monitors, drivers and handlers keep every promise in drawn worlds where everything goes wrong",
+        False,
+        20,
+        360,
+    ),
+    Lane(
+        "crashes",
+        "a monitor killed at any step, and again while it is succeeded, leaves a clip that still ends right",
+        False,
+        15,
+        240,
+    ),
+    Lane("determinism", "a seed repeats its run exactly, in any process", False, 5, 30),
 )
 
 

@@ -52,7 +52,8 @@ def boto_through(bucket: SimulatedBucket, takes: Callable[[float], None] = _on_t
             raise ReadTimeoutError(endpoint_url=request.url, error=silent) from silent
         finally:
             takes(bucket.owed_seconds)
-        answered.setdefault("Content-Length", str(len(content)))
+        if request.method != "HEAD":
+            answered.setdefault("Content-Length", str(len(content)))
         return AWSResponse(request.url, status, answered, _Raw(content))
 
     with (
