@@ -24,3 +24,11 @@ GRANT SELECT, INSERT, UPDATE ON call_budget TO orchestrator_api, orchestrator_mo
 
 -- Idempotency-Key: the API claims keys, keeps answers under them and forgets them after a day.
 GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys TO orchestrator_api;
+
+-- Uploads: the API stores them and tells when one is wanted again; the monitor reads them and forgets old ones.
+GRANT SELECT, INSERT ON uploads TO orchestrator_api;
+GRANT UPDATE (used_at) ON uploads TO orchestrator_api;
+GRANT SELECT, DELETE ON uploads TO orchestrator_monitor;
+-- What a job has made is noted by the monitor alone.
+GRANT SELECT ON artifacts TO orchestrator_api;
+GRANT SELECT, INSERT, UPDATE, DELETE ON artifacts TO orchestrator_monitor;

@@ -19,6 +19,13 @@ import structlog
 from orchestrator.drivers.budget import BudgetSettings, SharedCallBudget
 from orchestrator.drivers.cloudflare import CloudflareSettings, CloudflareStream
 from orchestrator.drivers.egress import EgressPolicy
+from orchestrator.drivers.ffmpeg import find_ffmpeg
+from orchestrator.drivers.object_store import ObjectStore
+from orchestrator.pipelines.cut.hands import CutHands, CutTools
+from orchestrator.pipelines.cut.outlets import BucketOutlet
+from orchestrator.pipelines.cut.plan import CUT_PIPELINE
+from orchestrator.pipelines.cut.workshop import Workshop
+from orchestrator.pipelines.terms import Hands, Pipeline
 from orchestrator.settings import Settings
 from orchestrator.storage.clock import DatabaseClock
 from orchestrator.storage.migrations import MigrationError, pending_migrations
@@ -86,7 +93,6 @@ def egress_policy(settings: Settings) -> EgressPolicy:
 
 async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
     """Stand by, lead and move clips until *stop* is set."""
-    from orchestrator.drivers.object_store import ObjectStore
     from orchestrator.drivers.object_store_client import ObjectStoreSettings
     from orchestrator.monitor.loop import Monitor, MonitorParts
     from orchestrator.pipelines.stream.hands import StreamHands
@@ -121,11 +127,16 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
         policy = StreamPolicy(
             timedelta(seconds=settings.look_interval_seconds), timedelta(seconds=settings.full_quality_wait_seconds)
         )
+        pipelines: dict[str, Pipeline] = {"stream": stream_pipeline(policy)}
+        all_hands: dict[str, Hands] = {"stream": hands}
+        cutting = _cutting(settings, pool, store)
+        if cutting is not None:
+            pipelines["cut"], all_hands["cut"] = CUT_PIPELINE, cutting
         parts = MonitorParts(
             pool=pool,
             connect=lambda: _connect_to_listen(settings, role),
-            pipelines={"stream": stream_pipeline(policy)},
-            hands={"stream": hands},
+            pipelines=pipelines,
+            hands=all_hands,
             clock=clock,
         )
         try:
@@ -133,6 +144,20 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
         finally:
             await source.close()
             await store.close()
+
+
+def _cutting(settings: Settings, pool: asyncpg.Pool, store: ObjectStore) -> CutHands | None:
+    """The hands of the cut pipeline; None where its directories are not set.
+
+    Raises:
+        FfmpegMissing: they are, and there is nothing to cut with.
+    """
+    workshop = Workshop.at(settings.upload_tmp_dir, settings.process_work_dir, settings.output_root)
+    if workshop is None:
+        return None
+    ffmpeg = find_ffmpeg(settings.ffmpeg)
+    outlet = BucketOutlet(workshop, store) if settings.outputs_in_bucket else None
+    return CutHands(CutTools(workshop, ffmpeg, settings.max_cuts, settings.upload_keep_hours, outlet), pool)
 
 
 async def _connect_to_listen(settings: Settings, role: str | None) -> asyncpg.Connection:

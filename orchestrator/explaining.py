@@ -141,6 +141,11 @@ class Case:
         return deadline
 
     @property
+    def words(self) -> str | None:
+        """What the pipeline says of the status."""
+        return PIPELINES[self.clip.pipeline].words.get(self.clip.status)
+
+    @property
     def resume_status(self) -> str | None:
         return PIPELINES[self.clip.pipeline].resume_status(self.clip)
 
@@ -189,7 +194,7 @@ def _here(words: str) -> Callable[[Case], str]:
 def _says_ended(case: Case) -> str:
     clip = case.clip
     if clip.status == COMPLETE:
-        words = f"complete since {case.at(clip.completed_at or clip.status_since)}: the file is in the bucket"
+        words = f"complete since {case.at(clip.completed_at or clip.status_since)}: {case.words or _IN_THE_BUCKET}"
         return f"{words}, and its video was removed at Cloudflare" if case.has("deleted_at") else words
     reason = _cut(clip.error_message or "") or case.text("error_message") or "no reason was given"
     return f"failed at {case.at(clip.status_since)} in attempt {clip.attempt}: {reason.rstrip('.')}"
@@ -216,6 +221,8 @@ def _says_unknown(case: Case) -> str:
 
 
 _MP4_FAILED = f"Cloudflare failed to make the MP4 and is asked afresh, {MP4_MAKES} times at most"
+
+_IN_THE_BUCKET = "the file is in the bucket"
 
 WHY = (
     Row(lambda case: not case.is_known, _says_unknown),
@@ -246,7 +253,7 @@ WHY = (
     Row(_at("mp4_processing"), _says_percent("Cloudflare is making the MP4")),
     Row(_at("mp4downloading"), _here("the MP4 is being fetched, and nothing of it is in the bucket yet")),
     Row(_at("r2_uploading"), _here("the MP4 is being written to the bucket part by part")),
-    Row(_always, lambda case: f"it is under way {case.place}"),
+    Row(_always, lambda case: f"{case.words or 'it is under way'} {case.place}"),
 )
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from datetime import UTC, datetime
 
@@ -23,6 +24,8 @@ def mint_clip_id(now: datetime) -> str:
 
 def minted_at(clip_id: str) -> datetime | None:
     """When an id of ours was made; None for a text that was never one."""
+    if clip_id.startswith("job_"):
+        return _job_minted_at(clip_id)
     if len(clip_id) != _TIME_CHARACTERS + _RANDOM_CHARACTERS + 1 or any(letter not in _VALUE for letter in clip_id):
         return None
     if _check_character(clip_id[:-1]) != clip_id[-1]:
@@ -43,3 +46,30 @@ def _encode(value: int, length: int) -> str:
 def _check_character(body: str) -> str:
     # Weights that are odd are units modulo 32, so any single wrong character shows.
     return _ALPHABET[sum((2 * place + 1) * _VALUE[letter] for place, letter in enumerate(body)) % 32]
+
+
+_JOB_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+_JOB_ID = re.compile(r"job_([0-9]{13})_([0-9a-z]{7})([0-9a-z])")
+
+
+def mint_job_id(now: datetime) -> str:
+    """A new id in the form that clients of the cut pipeline know: ``job_`` + milliseconds + ``_`` + eight characters.
+
+    Seven of them are random, the last one is a check.
+    """
+    milliseconds = f"{int(now.timestamp() * 1000):013d}"
+    body = "".join(secrets.choice(_JOB_ALPHABET) for _ in range(7))
+    return f"job_{milliseconds}_{body}{_job_check(milliseconds + body)}"
+
+
+def _job_minted_at(job_id: str) -> datetime | None:
+    parts = _JOB_ID.fullmatch(job_id)
+    if parts is None or _job_check(parts[1] + parts[2]) != parts[3]:
+        return None
+    return datetime.fromtimestamp(int(parts[1]) / 1000, UTC)
+
+
+def _job_check(body: str) -> str:
+    # 37 is a prime: any single wrong character shows, but for one of 37 sums that shares a letter.
+    total = sum((place + 1) * _JOB_ALPHABET.index(letter) for place, letter in enumerate(body)) % 37
+    return _JOB_ALPHABET[total % 36]

@@ -6,10 +6,11 @@ print. `Settings.load` reports all faults at once.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -105,6 +106,32 @@ class Settings(DatabaseSettings):
     # What is removed is gone: the owner decides, after having read in the log what would be.
     remove_ghost_videos: bool = Field(False, description="remove videos made for a clip that holds another or ended")
 
+    # The cut pipeline works in three directories of one host; without them it is switched off.
+    upload_tmp_dir: Path | None = Field(None, description="where files sent to be cut are kept")
+    process_work_dir: Path | None = Field(None, description="where clips are made; best on the volume of the other two")
+    output_root: Path | None = Field(None, description="where clips are served from: a directory, or the word bucket")
+    cdn_base: str | None = Field(None, description="address under which /outputs is served; default: this service")
+    ffmpeg: Path | None = Field(None, description="the ffmpeg to use; default: the one on the PATH")
+    # One encoder keeps two cores busy; more only share them.
+    max_cuts: int = Field(1, ge=1, le=64, description="jobs that encode at once")
+    upload_max_bytes: int = Field(30_000_000_000, ge=1, description="largest file that is taken to be cut")
+    # A day after its last use nobody comes back for a file.
+    upload_keep_hours: float = Field(24, gt=0, le=8760, description="how long an unused upload is kept")
+
+    @field_validator("upload_tmp_dir", "process_work_dir", "output_root")
+    @classmethod
+    def _is_absolute(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and not value.is_absolute() and (info.field_name, str(value)) != ("output_root", "bucket"):
+            raise ValueError("must be an absolute path")
+        return value
+
+    @model_validator(mode="after")
+    def _has_all_or_no_directories(self) -> Self:
+        places = (self.upload_tmp_dir, self.process_work_dir, self.output_root)
+        if any(places) and not all(places):
+            raise ValueError("UPLOAD_TMP_DIR, PROCESS_WORK_DIR and OUTPUT_ROOT go together: set all three or none")
+        return self
+
     @field_validator("cloudflare_webhook_secret", "api_tokens", "cloudflare_delivery_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -126,7 +153,7 @@ class Settings(DatabaseSettings):
             raise ValueError("holds a blank, a line end or another character that no key has")
         return value
 
-    @field_validator("cloudflare_api_url", "r2_endpoint_url", "r2_public_url", "public_base_url")
+    @field_validator("cloudflare_api_url", "r2_endpoint_url", "r2_public_url", "public_base_url", "cdn_base")
     @classmethod
     def _is_http(cls, value: str | None) -> str | None:
         if value is None:
@@ -151,6 +178,11 @@ class Settings(DatabaseSettings):
         if value not in LOOPBACK_HOSTS and not info.data.get("api_tokens", True):
             raise ValueError("other machines could move clips: set API_TOKENS, or listen on 127.0.0.1")
         return value
+
+    @property
+    def outputs_in_bucket(self) -> bool:
+        """Whether the clips of the cut pipeline are served from the bucket."""
+        return str(self.output_root) == "bucket"
 
     @property
     def bucket_endpoint(self) -> str:

@@ -12,11 +12,12 @@ from statusutils.progress import (
     scale_progress,
     span,
 )
-from statusutils.tables import COMPLETE, ERROR, STREAM, TABLES, Status, StatusTable, table_for
+from statusutils.tables import COMPLETE, CUT, ERROR, STREAM, TABLES, Status, StatusTable, table_for
 from statusutils.transitions import Position, Request, Rule, is_valid_status_transition, refusal
 
 __all__ = [
     "COMPLETE",
+    "CUT",
     "ERROR",
     "STREAM",
     "TABLES",

@@ -38,7 +38,8 @@ def span(status: str, table: StatusTable = STREAM) -> tuple[float, float]:
     partners = {name for pair in table.alternating if status in pair for name in pair} | {status}
     last = max(table[name].order for name in partners)
     following = next(other for other in table.statuses if other.order > last and other.name != ERROR)
-    return row.min_progress, max(row.min_progress, following.min_progress - _STEP)
+    most = following.min_progress - _STEP if row.max_progress is None else row.max_progress
+    return row.min_progress, max(row.min_progress, most)
 
 
 def scale_progress(status: str, step_percent: float | None, table: StatusTable = STREAM) -> float:

@@ -22,6 +22,7 @@ class Status:
 
     *order* decides, *min_progress* (0-100) is for people. ``fact`` marks a status that states
     something about the outside world: it is entered on evidence, never on somebody's word.
+    *max_progress* is the most a step shows here; None: as far as the next status's minimum.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Status:
     min_progress: float
     message: str
     fact: bool = True
+    max_progress: float | None = None
 
     @property
     def is_terminal(self) -> bool:
@@ -97,7 +99,22 @@ STREAM = StatusTable(
     alternating=frozenset({frozenset({"waitformp4", "mp4_processing"})}),
 )
 
-TABLES: dict[str, StatusTable] = {table.pipeline: table for table in (STREAM,)}
+# Marks and words as the clients of the systems before this one know them.
+CUT = StatusTable(
+    pipeline="cut",
+    statuses=(
+        Status("pending", 1, 0, "Waiting to start", fact=False),
+        Status("prepared", 2, 10, "File prepared"),
+        Status("analyzing", 3, 30, "Analyzing video..."),
+        Status("clipping", 4, 50, "Cutting clips...", max_progress=80),
+        Status("exporting", 5, 90, "Exporting clips..."),
+        Status("finalizing", 6, 95, "Checking the finished clips"),
+        Status(COMPLETE, 7, 100, "Job completed"),
+        Status(ERROR, 8, 0, "Failed", fact=False),
+    ),
+)
+
+TABLES: dict[str, StatusTable] = {table.pipeline: table for table in (STREAM, CUT)}
 
 
 def table_for(pipeline: str) -> StatusTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from .dev_state import DevState
 
@@ -46,6 +47,14 @@ def bucket_environment(state: DevState, endpoint_url: str, public_url: str) -> d
 def page_environment(host: str, port: int) -> dict[str, str]:
     """Where the web process listens."""
     return {"HOST": host, "PORT": str(port)}
+
+
+def cut_environment(directory: Path, given: Mapping[str, str]) -> dict[str, str]:
+    """The directories of the cut pipeline below *directory*; none of ours when one of them is *given*."""
+    names = {"UPLOAD_TMP_DIR": "uploads", "PROCESS_WORK_DIR": "work", "OUTPUT_ROOT": "outputs"}
+    if any(given.get(name) for name in names):
+        return {}
+    return {name: str(directory / "cut" / folder) for name, folder in names.items()}
 
 
 def page_url(host: str, port: int) -> str:

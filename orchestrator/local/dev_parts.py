@@ -13,6 +13,7 @@ from pathlib import Path
 
 import asyncpg
 
+from orchestrator.drivers.ffmpeg import FfmpegMissing, find_ffmpeg
 from orchestrator.storage.migrations import MigrationError, migrate
 
 from .bucket import BucketOptions, EmbeddedBucket
@@ -22,6 +23,7 @@ from .dev_environment import (
     PROVIDER_VARIABLES,
     STORE_VARIABLES,
     bucket_environment,
+    cut_environment,
     names_one_of,
     page_environment,
     page_url,
@@ -34,7 +36,6 @@ from .postgres_binaries import find_binaries
 from .programs import Program, ProgramPlan
 from .rclone import find_rclone
 from .services import Service, keep_running
-from .stream.children import FfmpegMissing, find_ffmpeg
 
 LOOPBACK = "127.0.0.1"
 
@@ -192,7 +193,7 @@ class DevParts:
 
     async def _bring_up_programs(self, group: asyncio.TaskGroup) -> None:
         plan = self._plan
-        told = self._told | page_environment(plan.host, plan.port)
+        told = cut_environment(plan.directory, plan.environment) | self._told | page_environment(plan.host, plan.port)
         ready_url = f"{page_url(plan.host, plan.port)}/readyz"
         web = self._program("web", ["-m", "orchestrator", "serve"], told, _PROGRAM_STOP_SECONDS, ready_url)
         monitor = self._program("monitor", ["-m", "orchestrator", "monitor"], told, _PROGRAM_STOP_SECONDS, None)

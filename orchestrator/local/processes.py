@@ -20,13 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from orchestrator.drivers import tether
+
 _POLL_SECONDS = 0.01  # chosen: short against every wait here, and 100 looks a second cost nothing
 _KILL_SECONDS = 5.0  # SIGKILL cannot be refused; only a process stuck in the kernel takes longer
 
 # macOS has it from Python 3.13 on. Without it, what an ended program left running in its group stays.
 _CAN_LOOK_FIRST = hasattr(os, "waitid")
 
-_TETHER = Path(__file__).with_name("tether.py")
+_TETHER = Path(tether.__file__)
 
 
 @dataclass(frozen=True, slots=True)

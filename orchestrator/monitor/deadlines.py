@@ -103,8 +103,7 @@ def _with_clock(clip: Clip, plan: Plan, unseen: Unseen) -> Plan:
 
 
 def _over(clip: Clip, limit: Limit, unseen: Unseen, sight: Sight, now: datetime) -> Plan:
-    hours = limit.stay.total_seconds() / 3600
-    words = [f"It stood at {clip.status} for more than {hours:g} hours"]
+    words = [limit.says or f"It stood at {clip.status} for more than {_span(limit.stay)}"]
     if unseen.until(now) > LATE:
         words[0] += f", not counting {_hours(unseen.until(now))} in which nothing could be seen of it or done for it"
     if unseen.since is not None:
@@ -135,6 +134,11 @@ def _was_refused(clip: Clip) -> bool:
     """Whether the database refuses to have the clip moved as its plan would: planning the same again ends nowhere."""
     problem = _problem_here(clip)
     return problem is not None and problem.get("code") == DATABASE_REFUSED
+
+
+def _span(span: timedelta) -> str:
+    minutes = span.total_seconds() / 60
+    return f"{minutes / 60:g} hours" if minutes >= 120 else f"{minutes:g} minutes"
 
 
 def _hours(span: timedelta) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from orchestrator.pipelines.cut.plan import CUT_PIPELINE
 from orchestrator.pipelines.stream.plan import STREAM_PIPELINE
 from orchestrator.pipelines.terms import Pipeline
 from statusutils import UnknownPipeline
 
-PIPELINES: dict[str, Pipeline] = {pipeline.table.pipeline: pipeline for pipeline in (STREAM_PIPELINE,)}
+PIPELINES: dict[str, Pipeline] = {pipeline.table.pipeline: pipeline for pipeline in (STREAM_PIPELINE, CUT_PIPELINE)}
 
 
 def pipeline_for(name: str) -> Pipeline:

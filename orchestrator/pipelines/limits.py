@@ -33,11 +33,15 @@ UNSEEN, RETRY_AT = "unseen", "retry_at"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How long a clip may *stay* at a status, how many *tries* may fail there, whether a new attempt may heal it."""
+    """How long a clip may *stay* at a status, how many *tries* may fail there, whether a new attempt may heal it.
+
+    *says* is the reason of a clip that stayed too long, where people know one.
+    """
 
     stay: timedelta
     tries: int = TRIES
     heals: bool = True
+    says: str | None = None
 
 
 Limits = Mapping[str, Limit]

@@ -80,6 +80,8 @@ class LookKind:
 class Pipeline:
     """The pure half of a pipeline. The engine applies its *limits*; the plan need not know them.
 
+    *words* say by status what a clip waits for there, where the row alone does not tell more.
+
     Raises ValueError for limits that leave out a status.
     """
 
@@ -88,6 +90,7 @@ class Pipeline:
     look_kind: Callable[[Clip], LookKind]
     plan: Callable[[Clip, Any, datetime], Plan]
     resume_status: Callable[[Clip], str | None]
+    words: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         refuse_gaps(self.table, self.limits)

@@ -13,9 +13,11 @@ from aiohttp import web
 from orchestrator.storage.pool import connect_to_listen
 from orchestrator.web.assets import ASSETS, read_assets
 from orchestrator.web.bodies import MAX_BYTES
-from orchestrator.web.edge import GUARDS, edge, expect
+from orchestrator.web.edge import GUARDS, edge, expect, expect_file
 from orchestrator.web.events import FEED, HEARTBEAT, HEARTBEAT_SECONDS
 from orchestrator.web.expecting import EXPECTATIONS, Expectations
+from orchestrator.web.jobs import tus
+from orchestrator.web.jobs.place import PLACE, place_from
 from orchestrator.web.live import LiveFeed
 from orchestrator.web.metrics import METRICS, Metrics
 from orchestrator.web.openapi import DOCUMENT, build_document
@@ -51,12 +53,14 @@ def create_app(services: Services, heartbeat_seconds: float = HEARTBEAT_SECONDS)
     app[ASSETS] = read_assets()
     app[DOCUMENT] = build_document(API_ROUTES)
     app[EXPECTATIONS] = Expectations()
+    app[PLACE] = place_from(services.settings)
+    tus.prepare(app)
     app[GUARDS] = {}
     app[HEARTBEAT] = heartbeat_seconds
     app[FEED] = _feed_for(services, app[METRICS])
     for route in ROUTES:
         resource = app.router.add_resource(route.path)
-        resource.add_route(route.method, route.handler, expect_handler=expect)
+        resource.add_route(route.method, route.handler, expect_handler=expect_file if route.takes_file else expect)
         app[GUARDS][f"{route.method} {resource.canonical}"] = route.guard
         if route.method == "GET" and route.media_type != "text/event-stream":
             resource.add_route("HEAD", route.handler)

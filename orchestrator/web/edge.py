@@ -63,14 +63,19 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
-async def expect(request: web.Request) -> web.Response | None:
+async def expect_file(request: web.Request) -> web.Response | None:
+    """The same where a file is to come: how large it may be, its handler knows."""
+    return await expect(request, most_bytes=None)
+
+
+async def expect(request: web.Request, most_bytes: int | None = MAX_BYTES) -> web.Response | None:
     """Answer an ``Expect`` header before the body is sent; None when it may come."""
     expected = request.headers.get("Expect", "")
     if expected.lower() != "100-continue":
         fault = Fault("Expect", "must be 100-continue", shorten(expected))
         return _at_the_door(request, Problem("expectation-failed", "Only 100-continue is known here", [fault]))
-    if (request.content_length or 0) > MAX_BYTES:
-        return _at_the_door(request, Problem("too-large", f"The body has more than {MAX_BYTES} bytes"))
+    if most_bytes is not None and (request.content_length or 0) > most_bytes:
+        return _at_the_door(request, Problem("too-large", f"The body has more than {most_bytes} bytes"))
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     # What was written is not part of the answer that follows.
     request.writer.output_size = 0

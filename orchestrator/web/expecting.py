@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from statistics import median
 from time import monotonic
 
@@ -37,7 +39,7 @@ WITH recent AS (
     SELECT clip_id, attempt, at FROM recent
      WHERE kind = 'moved' AND to_status = 'complete' ORDER BY id DESC LIMIT {_CLIPS}
 )
-SELECT c.pipeline, r.to_status, extract(epoch FROM e.at - min(r.at))::float8 AS seconds
+SELECT c.pipeline, r.to_status, e.clip_id, extract(epoch FROM e.at - min(r.at))::float8 AS seconds
   FROM ended e JOIN recent r USING (clip_id, attempt) JOIN clips c ON c.id = e.clip_id
  WHERE r.kind IN ('created', 'moved') AND r.to_status <> 'complete'
  GROUP BY c.pipeline, r.to_status, e.clip_id, e.attempt, e.at
@@ -46,9 +48,10 @@ SELECT c.pipeline, r.to_status, extract(epoch FROM e.at - min(r.at))::float8 AS 
 
 @dataclass
 class Expectations:
-    """The medians in seconds, by pipeline and status."""
+    """The medians in seconds, by pipeline and status: *medians* to the end, *stages* of the stay at the status."""
 
     medians: dict[tuple[str, str], float] = field(default_factory=dict)
+    stages: dict[tuple[str, str], float] = field(default_factory=dict)
     _read_at: float = float("-inf")
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -59,9 +62,12 @@ class Expectations:
         async with self._lock:
             self._read_at = monotonic()
             times: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+            ways: defaultdict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)
             for row in await self._rows(connection):
                 times[row["pipeline"], row["to_status"]].append(row["seconds"])
+                ways[row["pipeline"], row["clip_id"]].append((row["seconds"], row["to_status"]))
             self.medians = {place: median(each) for place, each in times.items() if len(each) >= SAMPLES_MIN}
+            self.stages = {place: median(each) for place, each in _stays(ways).items()}
 
     async def _rows(self, connection: asyncpg.Connection) -> list[asyncpg.Record]:
         try:
@@ -84,6 +90,16 @@ class Expectations:
             return None
         left = usual - (now - clip.status_since).total_seconds()
         return float(round(left)) if left >= 1 else None
+
+
+def _stays(ways: Mapping[tuple[str, str], list[tuple[float, str]]]) -> dict[tuple[str, str], list[float]]:
+    """How long each clip stayed at each status: from its arrival there to the next one's, the last until the end."""
+    stays: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for (pipeline, _), way in ways.items():
+        left = sorted(way, reverse=True)  # the farthest from the end comes first
+        for (seconds, status), (after, _) in pairwise([*left, (0.0, "")]):
+            stays[pipeline, status].append(seconds - after)
+    return stays
 
 
 EXPECTATIONS: web.AppKey[Expectations] = web.AppKey("expectations", Expectations)

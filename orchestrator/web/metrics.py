@@ -20,6 +20,7 @@ from prometheus_client import (
 )
 
 from orchestrator.storage.pool import DATABASE_AWAY
+from orchestrator.web.expecting import Expectations
 from orchestrator.web.services import Services, services_of
 
 log = structlog.get_logger(__name__)
@@ -122,6 +123,13 @@ class _DatabaseFigures:
         self._held = self._gauge("orchestrator_monitor_lease_held", "1 when a monitor holds the lease")
         self._epoch = self._gauge("orchestrator_monitor_epoch", "The leader's number")
         self._up = self._gauge("orchestrator_database_up", "1 when the database answered this time")
+        self._stages = Gauge(
+            "orchestrator_stage_seconds",
+            "Median stay at a status, of the clips completed last",
+            ["pipeline", "status"],
+            registry=self.registry,
+        )
+        self._expectations = Expectations()
         self._read_at = float("-inf")
         self._lock = asyncio.Lock()
 
@@ -147,6 +155,9 @@ class _DatabaseFigures:
         signals = await connection.fetchrow(_SIGNALS)
         lease = await connection.fetchrow(_LEASE)
         estimate = await connection.fetchval(_ESTIMATE)
+        await self._expectations.refresh(connection)
+        for (pipeline, status), seconds in self._expectations.stages.items():
+            self._stages.labels(pipeline, status).set(seconds)
         self._clips.clear()
         for row in rows:
             self._clips.labels(row["pipeline"], row["status"]).set(row["clips"])

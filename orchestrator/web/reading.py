@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import asyncpg
 from aiohttp import web
@@ -33,13 +34,26 @@ _SEARCH_MAX_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A clip's place in the list: the next page starts behind it."""
+
+    created_at: datetime
+    id: str
+
+
+def place_of(clip: Clip) -> Place:
+    """Where *clip* stands in the list."""
+    return Place(clip.created_at, clip.id)
+
+
+@dataclass(frozen=True, slots=True)
 class ListQuery:
-    """Which clips are asked for; *before* is the id the page starts below."""
+    """Which clips are asked for; *before* is the place the page starts behind."""
 
     statuses: tuple[str, ...] = ()
     pipeline: str | None = None
     search: str | None = None
-    before: str | None = None
+    before: Place | None = None
     limit: int = DEFAULT_LIMIT
 
 
@@ -77,41 +91,51 @@ def whole(request: web.Request, name: str, default: int, low: int, high: int) ->
     return int(text)
 
 
-def write_cursor(clip_id: str) -> str:
-    """The place after *clip_id*, opaque to the caller."""
-    return base64.urlsafe_b64encode(clip_id.encode()).decode().rstrip("=")
+def write_cursor(clip: Place) -> str:
+    """The place after *clip*, opaque to the caller."""
+    text = f"{clip.created_at.astimezone(UTC).isoformat()} {clip.id}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def read_cursor(cursor: str) -> str:
-    """The clip id a cursor of ours stands for."""
+def read_cursor(cursor: str) -> Place:
+    """The place a cursor of ours stands for."""
     try:
-        clip_id = base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), b"-_", validate=True).decode()
+        text = base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), b"-_", validate=True).decode()
+        moment, _, clip_id = text.partition(" ")
+        created_at = datetime.fromisoformat(moment)
     except (binascii.Error, ValueError):
-        clip_id = ""
-    if not CLIP_ID.fullmatch(clip_id):
+        created_at, clip_id = datetime.min, ""
+    if not CLIP_ID.fullmatch(clip_id) or created_at.tzinfo is None:
         raise invalid("cursor", "is none of ours; use next_cursor as it came", cursor)
-    return clip_id
+    return Place(created_at, clip_id)
 
 
-# list_clips: newest first by the id, which sorts by time; strpos takes the text as it is, no pattern to escape
+# list_clips: newest first, down an index; strpos takes the text as it is, no pattern to escape
 _LIST = f"""
 SELECT {COLUMNS} FROM clips
- WHERE ($1::text IS NULL OR id < $1)
-   AND ($2::text[] IS NULL OR status = ANY ($2))
-   AND ($3::text IS NULL OR pipeline = $3)
-   AND ($4::text IS NULL OR strpos(lower(coalesce(title, '')), lower($4)) > 0
-        OR strpos(id, $4) = 1 OR cloudflare_uid = $4)
- ORDER BY id DESC LIMIT $5
+ WHERE ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2::text))
+   AND ($3::text[] IS NULL OR status = ANY ($3))
+   AND ($4::text IS NULL OR pipeline = $4)
+   AND ($5::text IS NULL OR strpos(lower(coalesce(title, '')), lower($5)) > 0
+        OR strpos(id, $5) = 1 OR cloudflare_uid = $5)
+ ORDER BY created_at DESC, id DESC LIMIT $6
 """
 
 
 async def read_list(connection: asyncpg.Connection, query: ListQuery) -> tuple[list[Clip], str | None]:
     """A page of clips, newest first, and the cursor of the next one."""
+    before = query.before
     rows = await connection.fetch(
-        _LIST, query.before, list(query.statuses) or None, query.pipeline, query.search, query.limit + 1
+        _LIST,
+        before.created_at if before else None,
+        before.id if before else None,
+        list(query.statuses) or None,
+        query.pipeline,
+        query.search,
+        query.limit + 1,
     )
     clips = [clip_from_row(row) for row in rows[: query.limit]]
-    return clips, write_cursor(clips[-1].id) if len(rows) > query.limit else None
+    return clips, write_cursor(place_of(clips[-1])) if len(rows) > query.limit else None
 
 
 async def list_clips(request: web.Request) -> web.Response:

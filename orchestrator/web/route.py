@@ -40,6 +40,8 @@ class Route:
     once: bool = False
     etag: bool = False
     problems: tuple[str, ...] = ()
+    # Its body is a file, bounded by its handler and never held whole.
+    takes_file: bool = False
     # Pages and files are for browsers; the reference of the API leaves them out.
     is_api: bool = True
 

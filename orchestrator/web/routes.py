@@ -5,7 +5,9 @@ from __future__ import annotations
 from orchestrator.web import asking, assets, creation, events, health, metrics, openapi, prior, reading, webhooks
 from orchestrator.web import schemas as s
 from orchestrator.web.access import Guard
-from orchestrator.web.pages import actions, clip_list, clip_page, docs_page, sign_in, upload_page
+from orchestrator.web.jobs import health as jobs_health
+from orchestrator.web.jobs import outputs, processing, status, tus, uploads
+from orchestrator.web.pages import actions, clip_list, clip_page, cut_page, docs_page, sign_in, upload_page
 from orchestrator.web.route import Parameter, Route
 
 
@@ -109,6 +111,46 @@ API_ROUTES = (
         body=(s.VideoRequest,), success=(200, s.PriorAnswer), once=True, problems=_PRIOR,
     ),
     Route(
+        "POST", "/api/videos/upload", uploads.take_upload, "Send a file to be cut", takes_file=True,
+        parameters=(_text("uploadId", "the id of the upload; a new one when left out"),),
+        problems=("bad-request", "too-large", "too-slow", "unsupported-media", "invalid", "upload-differs", "no-space",
+                  "cutting-is-off"),
+    ),
+    Route("OPTIONS", "/api/videos/tus", tus.show_options, "What resumable uploads can do",
+          success=(204, None)),
+    Route(
+        "POST", "/api/videos/tus", tus.create, "Begin a resumable upload of a file to be cut", success=(201, None),
+        problems=("invalid", "wrong-tus", "too-large", "no-space", "upload-differs", "cutting-is-off"),
+    ),
+    Route(
+        "HEAD", "/api/videos/tus/{id}", tus.show_offset, "Show how much of an upload has arrived",
+        problems=("wrong-tus", "unknown-upload", "cutting-is-off"),
+    ),
+    Route(
+        "PATCH", "/api/videos/tus/{id}", tus.append, "Send the next piece of a file", takes_file=True,
+        success=(204, None),
+        problems=("wrong-tus", "unknown-upload", "wrong-offset", "upload-busy", "too-large", "no-space", "too-slow",
+                  "unsupported-media", "invalid", "cutting-is-off"),
+    ),
+    Route(
+        "DELETE", "/api/videos/tus/{id}", tus.terminate, "Give an unfinished upload up", success=(204, None),
+        problems=("wrong-tus", "unknown-upload", "cutting-is-off"),
+    ),
+    Route(
+        "POST", "/api/process-video", processing.process_video, "Cut an upload into clips",
+        body=(processing.ProcessVideo,), once=True, problems=(*_BODY, "unknown-upload", "cutting-is-off"),
+    ),
+    Route("GET", "/api/jobs/{id:.*}/status", status.show_job, "Show where a job stands; never 404"),
+    Route("GET", "/api/v1/jobs/{id:.*}/status", status.show_job_v1, "The same in the words of version 1"),
+    Route(
+        "GET", "/outputs/{id}/{name}", outputs.show_output, "A finished clip of a job",
+        guard=Guard.OPEN, media_type="video/mp4", problems=("not-found", "cutting-is-off"),
+    ),
+    Route(
+        "GET", "/api/health/unified", jobs_health.show_unified_health, "Show everything that cutting needs",
+        guard=Guard.OPEN,
+    ),
+    Route(
         "GET", "/healthz", health.show_health, "Say that the process answers",
         guard=Guard.OPEN, success=(200, s.Health),
     ),
@@ -131,6 +173,7 @@ PAGE_ROUTES = (
     Route("GET", "/", clip_list.show_list, "The clips", is_api=False),
     Route("GET", "/upload", upload_page.show_upload, "Upload", is_api=False),
     Route("POST", "/upload", upload_page.take_address, "Upload from an address", is_api=False),
+    Route("GET", "/cut", cut_page.show_cut, "Cut a video", is_api=False),
     Route("GET", "/clips/{id}", clip_page.show_page, "One clip", is_api=False),
     Route("POST", "/clips/{id}/retry", actions.retry, "Try again", is_api=False),
     Route("POST", "/clips/{id}/delete", actions.delete, "Delete", is_api=False),

@@ -13,30 +13,34 @@ from simulation.batch import Answer, run_jobs
 if TYPE_CHECKING:
     from lanes.conftest import Figures, Sometimes
 
-ORIGIN = "url"
 # Later than the last step of any run: nobody is killed.
 NEVER = 10**9
-STATUSES = (
-    "uploading",
-    "queued",
-    "processing",
-    "stream_ready",
-    "waitformp4",
-    "mp4_processing",
-    "mp4downloading",
-    "r2_uploading",
-    "complete",
-)
+# By what is killed on its way: a clip of the stream pipeline that the provider fetches, a job of the cut pipeline.
+STATUSES = {
+    "url": (
+        "uploading",
+        "queued",
+        "processing",
+        "stream_ready",
+        "waitformp4",
+        "mp4_processing",
+        "mp4downloading",
+        "r2_uploading",
+        "complete",
+    ),
+    "cut": ("pending", "prepared", "analyzing", "clipping", "exporting", "finalizing", "complete"),
+}
+PIPELINES = {"url": "stream", "cut": "cut"}
 SHOWN = 20
 
 
-def _job(first: int, second: int | None = None) -> dict[str, Any]:
-    return {"crash": [first, second], "origin": ORIGIN}
+def _job(origin: str, first: int, second: int | None = None) -> dict[str, Any]:
+    return {"crash": [first, second], "origin": origin}
 
 
-def steps_of_the_happy_way() -> int:
+def steps_of_the_happy_way(origin: str) -> int:
     """How many steps a monitor takes from its start until the clip is complete and nothing is left to do."""
-    (answer,) = run_jobs([_job(NEVER)])
+    (answer,) = run_jobs([_job(origin, NEVER)])
     assert not answer.violations, answer.violations
     return int(answer.beside["steps"]["monitor-1#1"])
 
@@ -49,12 +53,13 @@ def second_steps(steps: int, per_step: int) -> Iterator[tuple[int, int]]:
             yield first, draw.randint(1, steps)
 
 
+@pytest.mark.parametrize("origin", STATUSES)
 def test_a_killed_monitor_leaves_nothing_that_the_next_does_not_end_right(
-    amount: Callable[[Any, Any], Any], figures: Figures, sometimes: Sometimes, commit: str
+    origin: str, amount: Callable[[Any, Any], Any], figures: Figures, sometimes: Sometimes, commit: str
 ) -> None:
-    steps = steps_of_the_happy_way()
+    steps = steps_of_the_happy_way(origin)
     pairs = list(second_steps(steps, amount(1, 20)))
-    jobs = [_job(step) for step in range(1, steps + 1)] + [_job(*pair) for pair in pairs]
+    jobs = [_job(origin, step) for step in range(1, steps + 1)] + [_job(origin, *pair) for pair in pairs]
     broken: list[Answer] = []
     killed: Counter[str] = Counter()
     twice = 0
@@ -65,19 +70,23 @@ def test_a_killed_monitor_leaves_nothing_that_the_next_does_not_end_right(
             broken.append(answer)
     for status, times in killed.items():
         sometimes.saw("killed at a step", status, times)
+    name = PIPELINES[origin]
     figures.tell(
-        steps_killed=steps,
-        killed_again_in_recovery=twice,
-        ended_right=len(jobs) - len(broken),
-        not_ended_right=len(broken),
+        **{
+            f"steps of {name} killed": steps,
+            f"killed again in recovery of {name}": twice,
+            f"not ended right of {name}": len(broken),
+        }
     )
     if broken:
         pytest.fail("\n".join(_told(answer, commit) for answer in broken[:SHOWN]), pytrace=False)
-    assert set(STATUSES) <= set(killed), f"nobody was killed at {set(STATUSES) - set(killed)}"
+    assert set(STATUSES[origin]) <= set(killed), f"nobody was killed at {set(STATUSES[origin]) - set(killed)}"
     assert twice > len(pairs) / 2
 
 
 def _told(answer: Answer, commit: str) -> str:
     steps = " ".join(str(step) for step in answer.job["crash"] if step is not None)
     lines = [f"lane=crashes steps={steps} commit={commit}", *answer.violations[:3]]
-    return "\n  ".join([*lines, f"again: PYTHONPATH=tests .venv/bin/python -m simulation crash {steps}"])
+    return "\n  ".join(
+        [*lines, f"again: PYTHONPATH=tests .venv/bin/python -m simulation crash {answer.job['origin']} {steps}"]
+    )

@@ -20,6 +20,8 @@ MAY = {
         "schema_migrations": {"SELECT"},
         "call_budget": {"SELECT", "INSERT", "UPDATE"},
         "idempotency_keys": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "uploads": {"SELECT", "INSERT"},
+        "artifacts": {"SELECT"},
     },
     "orchestrator_monitor": {
         "clips": {"SELECT", "INSERT", "UPDATE"},
@@ -30,6 +32,8 @@ MAY = {
         "call_budget": {"SELECT", "INSERT", "UPDATE"},
         "transfers": {"SELECT", "INSERT", "UPDATE", "DELETE"},
         "transfer_parts": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "uploads": {"SELECT", "DELETE"},
+        "artifacts": {"SELECT", "INSERT", "UPDATE", "DELETE"},
     },
 }
 VERBS = {
@@ -73,6 +77,8 @@ def expected(role: str, table: str, verb: str, column: str) -> bool:
             "UPDATE": column in CLIPS_WRITTEN_BY_THE_API,
         }
         return by_column.get(verb, False)
+    if (role, table, verb, column) == ("orchestrator_api", "uploads", "UPDATE", "used_at"):
+        return True
     return verb in MAY[role].get(table, set())
 
 

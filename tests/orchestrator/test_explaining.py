@@ -95,7 +95,8 @@ STANDING = [
     (
         "problem",
         clip("r2_uploading", problem(20), tries=3),
-        "20 s ago it met a problem, the last of 3 failed tries (15 at most): The object store answered 503 (store_failing)"
+        "20 s ago it met a problem, the last of 3 failed tries (15 at most):"
+        " The object store answered 503 (store_failing)"
         " (at r2_uploading since 14:00:00 UTC, 12 min); the monitor looks again in 12 s",
     ),
     (
@@ -184,7 +185,8 @@ FOLLOWING = [
         "deadline-passed",
         clip("processing", status_since=NOW - timedelta(hours=13)),
         LED,
-        "; the monitor looks again in 12 s and fails it if that does not move it, for its time here ended at 13:12:00 UTC.",
+        "; the monitor looks again in 12 s and fails it if that does not move it,"
+        " for its time here ended at 13:12:00 UTC.",
     ),
     (
         "upload-expires-before-the-deadline",

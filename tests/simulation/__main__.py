@@ -1,7 +1,8 @@
 """One run again, from the command line, with its journal and what was wrong with it.
 
-PYTHONPATH=tests .venv/bin/python -m simulation SEED             the run of a seed
-PYTHONPATH=tests .venv/bin/python -m simulation crash STEP [STEP]    the happy way, killed at a step, and again
+PYTHONPATH=tests .venv/bin/python -m simulation SEED                    the run of a seed
+PYTHONPATH=tests .venv/bin/python -m simulation crash url STEP [STEP]       the happy way, killed at a step, and again
+PYTHONPATH=tests .venv/bin/python -m simulation crash cut STEP [STEP]       the same of a job that cuts an upload
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from simulation.batch import answer_jobs
 def main(arguments: list[str]) -> int:
     """Print the journal; 1 when something was wrong."""
     from simulation.crashing import Kill, run_crash
+    from simulation.cutting import run_cut_crash
     from simulation.world import run_seed
 
-    if not arguments or not all(text.isdigit() for text in arguments[arguments[0] == "crash" :]):
+    numbers = arguments[2:] if arguments[:1] == ["crash"] else arguments
+    if not numbers or not all(text.isdigit() for text in numbers):
         print(__doc__)
         return 2
     before = time.perf_counter()
     if arguments[0] == "crash":
-        outcome = run_crash(Kill(*map(int, arguments[1:3]))).outcome
+        kill = Kill(*map(int, numbers[:2]))
+        outcome = (run_cut_crash(kill) if arguments[1] == "cut" else run_crash(kill, arguments[1])).outcome
     else:
         outcome = run_seed(int(arguments[0]))
     print(*outcome.journal, sep="\n")

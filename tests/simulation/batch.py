@@ -36,6 +36,7 @@ class Answer:
 def answer_jobs() -> None:
     """The whole life of one such process."""
     from simulation.crashing import Kill, run_crash
+    from simulation.cutting import run_cut_crash
     from simulation.loop import settle
     from simulation.world import run_seed
 
@@ -45,7 +46,8 @@ def answer_jobs() -> None:
         job = json.loads(line)
         beside: dict[str, Any] = {}
         if "crash" in job:
-            crashed = run_crash(Kill(*job["crash"]), job["origin"])
+            kill = Kill(*job["crash"])
+            crashed = run_cut_crash(kill) if job["origin"] == "cut" else run_crash(kill, job["origin"])
             outcome = crashed.outcome
             beside = {"killed": crashed.killed, "statuses": crashed.statuses, "steps": crashed.steps}
         else:

@@ -15,27 +15,23 @@ from typing import Any
 from simulation.truths import Truths
 
 ORDER = {
-    "uploading": 1,
-    "queued": 2,
-    "processing": 3,
-    "stream_ready": 4,
-    "waitformp4": 5,
-    "mp4_processing": 6,
-    "mp4downloading": 7,
-    "r2_uploading": 8,
-    "complete": 9,
-    "error": 10,
+    "stream": (
+        "uploading",
+        "queued",
+        "processing",
+        "stream_ready",
+        "waitformp4",
+        "mp4_processing",
+        "mp4downloading",
+        "r2_uploading",
+        "complete",
+        "error",
+    ),
+    "cut": ("pending", "prepared", "analyzing", "clipping", "exporting", "finalizing", "complete", "error"),
 }
 LEAST_PROGRESS = {
-    "uploading": 15,
-    "queued": 30,
-    "processing": 50,
-    "stream_ready": 60,
-    "waitformp4": 70,
-    "mp4_processing": 75,
-    "mp4downloading": 85,
-    "r2_uploading": 95,
-    "complete": 100,
+    "stream": (15, 30, 50, 60, 70, 75, 85, 95, 100),
+    "cut": (0, 10, 30, 50, 90, 95, 100),
 }
 ALTERNATING = {("waitformp4", "mp4_processing"), ("mp4_processing", "waitformp4")}
 # What the processes that only ask may change of a clip; the rest follows from the trigger.
@@ -154,7 +150,7 @@ class Checker:
             self.complain("I4 progress never falls", f"{about}: {before['progress']} -> {after['progress']}")
         if (after["progress"] == 100) != (after["status"] == "complete") and after["status"] != "error":
             self.complain("progress is 100 at complete alone", f"{about}: {after['progress']} at {after['status']}")
-        if after["status"] != "error" and after["progress"] < LEAST_PROGRESS[after["status"]]:
+        if after["status"] != "error" and after["progress"] < _least_progress(after):
             self.complain("progress fits its status", f"{about}: {after['progress']} at {after['status']}")
         if after["status"] not in ("complete", "error") and after["look_at"] is None:
             self.complain("an unfinished clip is looked at", about)
@@ -166,7 +162,7 @@ class Checker:
         if after["attempt"] != before["attempt"]:
             if after["attempt"] != before["attempt"] + 1 or was != "error" or now in ("complete", "error"):
                 self.complain("I5 error is left by a retry alone", way)
-        elif ORDER[now] <= ORDER[was] and (was, now) not in ALTERNATING:
+        elif _order(after, now) <= _order(after, was) and (was, now) not in ALTERNATING:
             self.complain("I1 status never goes back", way)
         if was == "complete" and after["attempt"] == before["attempt"] and not self._insisted(done, after["id"]):
             self.complain("I5 complete yields only to somebody who insists", way)
@@ -206,6 +202,14 @@ class Checker:
                 self.complain("promise 3: each signal has its line", f"{clip_id}: {sources}, told of {dict(told)}")
             if not self._is_monitor(done.node):
                 self.complain("I2 only the monitor judges", f"{done.node} took signals of {clip_id}")
+
+
+def _order(row: Row, status: str) -> int:
+    return ORDER[row["pipeline"]].index(status)
+
+
+def _least_progress(row: Row) -> int:
+    return LEAST_PROGRESS[row["pipeline"]][_order(row, row["status"])]
 
 
 def _is_later(moment: Any, now: datetime) -> bool:

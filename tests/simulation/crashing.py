@@ -26,10 +26,16 @@ class Kill:
 
 
 def happy_scenario(origin: str = "url") -> Scenario:
-    """One clip, one monitor at a time, and nothing that goes wrong."""
+    """One clip (none with the origin `none`), one monitor at a time, and nothing that goes wrong."""
     clip = ClipPlan(number=0, origin=origin, at_seconds=0.0, fate=_QUICK, upload_seconds=0.5)
     return Scenario(
-        seed=SEED, monitors=1, clips=(clip,), troubles=frozenset(), trouble_seconds=0.0, rate=0.0, restart_seconds=0.2
+        seed=SEED,
+        monitors=1,
+        clips=() if origin == "none" else (clip,),
+        troubles=frozenset(),
+        trouble_seconds=0.0,
+        rate=0.0,
+        restart_seconds=0.2,
     )
 
 
@@ -69,6 +75,13 @@ class Crashed:
 def run_crash(kill: Kill, origin: str = "url") -> Crashed:
     """The happy way with that kill in it; anything but a complete clip counts as a violation."""
     world = CrashingWorld(happy_scenario(origin), kill)
+    crashed = counted(world)
+    crashed.outcome.violations += [f"{name}: {text}" for name, text in _not_happy(world)]
+    return crashed
+
+
+def counted(world: CrashingWorld) -> Crashed:
+    """Run *world* and count the steps of each process."""
     nodes: dict[str, Node] = {}
     before = world.loop.on_step
 
@@ -79,8 +92,6 @@ def run_crash(kill: Kill, origin: str = "url") -> Crashed:
 
     world.loop.on_step = count
     outcome = world.run()
-    for name, text in _not_happy(world):
-        outcome.violations.append(f"{name}: {text}")
     return Crashed(outcome, world.killed, world.statuses, {name: node.steps for name, node in nodes.items()})
 
 

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from simulation.database_client import Connection, Pool, PromptWire, UnknownStatement, Wire, open_connection
+from simulation.database_law import insert_clip
 from simulation.database_server import IDLE_IN_TRANSACTION, LOCK_TIMEOUT_SECONDS, CommitHook, Server, Table, Values
 from simulation.database_statements import known_statements
 
@@ -45,6 +46,8 @@ class SimulatedDatabase:
                 Table("transfers"),
                 Table("transfer_parts"),
                 Table("idempotency_keys"),
+                Table("uploads"),
+                Table("artifacts"),
             ),
         )
         self._server.lock_timeout_seconds = lock_timeout_seconds
@@ -103,6 +106,17 @@ class SimulatedDatabase:
     def row(self, table: str, key: object) -> Values | None:
         """One committed row: a clip by its id, the lease by True, the others by their primary keys."""
         return self._server.tables[table].rows.get(key)
+
+    def put(self, table: str, key: object, row: Values) -> None:
+        """Put a row into *table* before a run begins."""
+        self._server.tables[table].set(key, row)
+
+    def insert_clip(self, given: Mapping[str, Any]) -> None:
+        """Make a clip before a run begins, triggers and all."""
+        session = self._server.open("ground")
+        insert_clip(session, given)
+        self._server.commit(session)
+        self._server.end(session)
 
     @property
     def sessions(self) -> list[str]:

@@ -103,11 +103,11 @@ def _event_row(row: Values) -> Row:
 
 
 def list_clips(session: Session, args: tuple[Any, ...]) -> Answer:
-    before, statuses, pipeline, search, limit = args
+    before_at, before_id, statuses, pipeline, search, limit = args
 
     def fits(row: Values) -> bool:
         return (
-            (before is None or row["id"] < before)
+            (before_at is None or (row["created_at"], row["id"]) < (before_at, before_id))
             and (statuses is None or row["status"] in statuses)
             and (pipeline is None or row["pipeline"] == pipeline)
             and (
@@ -118,7 +118,7 @@ def list_clips(session: Session, args: tuple[Any, ...]) -> Answer:
             )
         )
 
-    rows = sorted(filter(fits, session.all("clips")), key=itemgetter("id"), reverse=True)
+    rows = sorted(filter(fits, session.all("clips")), key=itemgetter("created_at", "id"), reverse=True)
     return selected([clip_row(row) for row in rows[:limit]])
 
 

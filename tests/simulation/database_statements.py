@@ -11,11 +11,13 @@ from collections.abc import Iterable
 
 from orchestrator.drivers import budget
 from orchestrator.monitor import effects, judging, leadership, looking, moves, ticking
+from orchestrator.storage import artifacts, uploads
 from orchestrator.storage.clips import COLUMNS
 from orchestrator.transfer import postgres_checkpoints as transfers
 from orchestrator.web import creation, idempotency, live, reading
 from signals import WAKE_CHANNEL, asking
 from simulation import database_asking as of_asking
+from simulation import database_cut as of_cut
 from simulation import database_monitor as of_monitor
 from simulation import database_stores as of_stores
 from simulation.database_rows import Row, shape
@@ -69,7 +71,7 @@ KNOWN: tuple[tuple[str, str, str, Handler], ...] = (
     ("keep_answer", idempotency._KEEP, "ce42888a54c4", of_asking.keep_answer),
     ("give_back_key", idempotency._GIVE_BACK, "11a3c821aa0f", of_asking.give_back_key),
     ("forget_keys", idempotency._FORGET, "0422b9210b7d", of_asking.forget_keys),
-    ("list_clips", reading._LIST, "a50e239ba532", of_asking.list_clips),
+    ("list_clips", reading._LIST, "9d297ae46e85", of_asking.list_clips),
     ("newest_event", live._NEWEST_EVENT, "25d29712de69", of_asking.newest_event),
     ("changed_clips", live._CHANGED, "4f53d893c306", of_asking.changed_clips),
     ("recent_clips", live._RECENT, "97ac59c91300", of_asking.recent_clips),
@@ -84,6 +86,9 @@ KNOWN: tuple[tuple[str, str, str, Handler], ...] = (
     ("unfinished_transfers", transfers._UNFINISHED, "8d201e2dce4b", of_stores.unfinished_transfers),
     ("live_uploads", transfers._LIVE, "56eb280530a1", of_stores.live_uploads),
     ("discard_unfinished", transfers._DISCARD_UNFINISHED, "20ea25504c30", of_stores.discard_unfinished),
+    ("read_upload", uploads._READ, "6e4bfd3d1e20", of_cut.read_upload),
+    ("note_artifact", artifacts._NOTE, "6fa711cf52aa", of_cut.note_artifacts),
+    ("write_artifacts", artifacts._WRITE, "1294f76e01b9", of_cut.write_artifacts),
     ("ping", "SELECT 1", "e004ebd5b553", _one),
 )
 

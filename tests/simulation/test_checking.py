@@ -14,6 +14,7 @@ from simulation.checking import Checker, Transaction
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CLIP = {
     "id": "c",
+    "pipeline": "stream",
     "status": "queued",
     "attempt": 1,
     "progress": Decimal(30),

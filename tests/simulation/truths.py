@@ -25,18 +25,25 @@ class Truths:
         self._clock = clock
         self._stream = stream
         self._bucket = bucket
+        # What a status of the cut pipeline says and is not so; empty when it is. Whoever has the directories knows.
+        self.of_cut: Callable[[Row], str] = lambda _: ""
 
     def of_move(self, before: Row, after: Row) -> Iterator[tuple[str, str]]:
         """What is not so although the move says it; by the name of the promise."""
         if after["attempt"] != before["attempt"]:
             return  # a new attempt says where to look again from, not what is so
-        if after["status"] == "complete":
+        if after["pipeline"] == "cut":
+            if text := self.of_cut(after):
+                yield "I8 a status rests on a fact", text
+        elif after["status"] == "complete":
             yield from self.of_complete(after, since=before["status_since"])
         elif after["status"] != "error" and (text := self._untrue(after)):
             yield "I8 a status rests on a fact", text
 
     def of_complete(self, row: Row, since: datetime | None = None) -> Iterator[tuple[str, str]]:
         """What is wrong with the object of a complete clip; looked at after *since*, where that is asked."""
+        if row["pipeline"] == "cut":
+            return
         key = row["processing_details"].get("r2_key")
         stored = self._bucket.objects.get(key)
         if stored is None:

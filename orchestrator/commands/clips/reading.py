@@ -15,7 +15,7 @@ from orchestrator.commands.printing import complain, plain, say, say_json, table
 from orchestrator.explaining import Leadership, explain, read_leadership
 from orchestrator.settings import DatabaseSettings
 from orchestrator.storage.clips import Clip, Event, read_clip, read_events
-from orchestrator.web.reading import MAX_LIMIT, ListQuery, read_list
+from orchestrator.web.reading import MAX_LIMIT, ListQuery, place_of, read_list
 from orchestrator.web.views import clip_as_json, event_as_json, timestamp
 from signals import PendingSignal, read_pending
 
@@ -48,7 +48,7 @@ async def _pages(connection: asyncpg.Connection, options: argparse.Namespace) ->
             statuses=tuple(options.status or ()),
             pipeline=options.pipeline,
             search=options.search or None,
-            before=clips[-1].id if clips else None,
+            before=place_of(clips[-1]) if clips else None,
             limit=min(MAX_LIMIT, options.limit - len(clips)),
         )
         page, cursor = await read_list(connection, query)

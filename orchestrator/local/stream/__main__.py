@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from orchestrator.local.stream.children import FfmpegMissing
+from orchestrator.drivers.ffmpeg import FfmpegMissing
 from orchestrator.local.stream.faults import Faults
 from orchestrator.local.stream.options import (
     FAST,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.local.stream.children import FfmpegFailed, run_ffmpeg
+from orchestrator.drivers.ffmpeg import FfmpegFailed, run_ffmpeg
 from orchestrator.local.stream.files import size_of
 from orchestrator.local.stream.mp4 import looks_like_mp4, read_mp4
 from orchestrator.local.stream.videos import Cut

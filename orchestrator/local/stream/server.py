@@ -11,9 +11,9 @@ from typing import BinaryIO, Self
 import structlog
 from aiohttp import web
 
+from orchestrator.drivers.ffmpeg import find_ffmpeg
 from orchestrator.local.stream.admission import Admission
 from orchestrator.local.stream.application import build_application
-from orchestrator.local.stream.children import find_ffmpeg
 from orchestrator.local.stream.downloads import Downloads
 from orchestrator.local.stream.encoding import Encoder
 from orchestrator.local.stream.limiter import RateLimiter

@@ -6,12 +6,14 @@ from aiohttp import web
 
 from orchestrator.explaining import Leadership, explain, read_leadership
 from orchestrator.pipelines import pipeline_for
+from orchestrator.storage.artifacts import read_artifacts
 from orchestrator.storage.clips import Clip, Event, read_events
 from orchestrator.web.connections import connection_of
 from orchestrator.web.pages import parts
 from orchestrator.web.pages.history import history
 from orchestrator.web.pages.layout import page
 from orchestrator.web.pages.markup import EMPTY, Markup, fill, join, link, markup
+from orchestrator.web.pages.outputs import outputs
 from orchestrator.web.pages.player import player
 from orchestrator.web.problems import Problem, shorten
 from orchestrator.web.reading import known_clip
@@ -27,6 +29,7 @@ _MAIN = """<article data-clip="$id" data-terminal="$terminal" data-version="$ver
 <div class="title-row"><h1>$name</h1></div>
 <section class="card" data-region="status" aria-label="Status">$status</section>
 <section data-region="player" aria-label="Video">$player</section>
+<section data-region="outputs" aria-label="Clips made">$outputs</section>
 <section data-region="actions" class="actions" aria-label="Actions">$actions</section>
 <section class="card" data-region="facts"><h2>Facts</h2>$facts</section>
 <section class="card" data-region="history"><h2>History</h2>$history</section>
@@ -50,7 +53,7 @@ _REFUSED = '<p class="note">The last request was refused: $reason</p>'
 _RETRY = """<form method="post" action="/clips/$id/retry"><button class="primary">Try again</button></form>"""
 _DELETE = """<details class="confirm"><summary class="button danger">Delete…</summary>
 <form method="post" action="/clips/$id/delete" class="card">
-<p>The video is removed at the provider, and the clip ends. This cannot be undone.</p>
+<p>$what, and the clip ends. This cannot be undone.</p>
 <button class="danger">Delete this clip</button></form></details>"""
 _DOWNLOAD = '<a class="button primary" href="$href" download>Download the MP4</a>'
 _FACT = "<div><dt>$name</dt><dd>$value</dd></div>"
@@ -73,13 +76,18 @@ async def show_page(request: web.Request) -> web.Response:
             events = await read_events(connection, clip_id, limit=_HISTORY_MAX)
             pending = await read_pending(connection, clip_id)
             leadership = await read_leadership(connection)
+            artifacts = await read_artifacts(connection, clip_id)
     except UnknownClip:
         return _unknown_page(request, clip_id)
     refresh = EMPTY
     if not is_terminal(clip.status) or pending:
         refresh = markup('<noscript><meta http-equiv="refresh" content="5"></noscript>')
     return page(
-        request, parts.name_of(clip), _main(clip, events, pending, leadership), head=refresh, scripts=("clip.js",)
+        request,
+        parts.name_of(clip),
+        _main(clip, events, pending, leadership, outputs(request, clip, artifacts)),
+        head=refresh,
+        scripts=("clip.js",),
     )
 
 
@@ -90,7 +98,9 @@ def _unknown_page(request: web.Request, clip_id: str) -> web.Response:
     return page(request, "No such clip", main, head=refresh, status=404)
 
 
-def _main(clip: Clip, events: list[Event], pending: list[PendingSignal], leadership: Leadership) -> Markup:
+def _main(
+    clip: Clip, events: list[Event], pending: list[PendingSignal], leadership: Leadership, made: Markup
+) -> Markup:
     return fill(
         _MAIN,
         id=clip.id,
@@ -99,6 +109,7 @@ def _main(clip: Clip, events: list[Event], pending: list[PendingSignal], leaders
         name=parts.name_of(clip),
         status=_status(clip, pending, leadership),
         player=player(clip),
+        outputs=made,
         actions=_actions(clip),
         facts=_facts(clip),
         history=history(events, clip),
@@ -166,7 +177,8 @@ def _actions(clip: Clip) -> Markup:
     if _may_retry(clip):
         found.append(fill(_RETRY, id=clip.id))
     if not clip.processing_details.get("delete_requested"):
-        found.append(fill(_DELETE, id=clip.id))
+        what = "The video is removed at the provider" if clip.cloudflare_uid else "What was made of it is removed"
+        found.append(fill(_DELETE, id=clip.id, what=what))
     return join(found)
 
 

@@ -36,7 +36,7 @@ $scripts
 </body>
 </html>
 """
-_NAV = (("/", "Clips"), ("/upload", "Upload"), ("/api/docs", "API"))
+_NAV = (("/", "Clips"), ("/upload", "Upload"), ("/cut", "Cut"), ("/api/docs", "API"))
 _NAV_ITEM = '<a href="$href"$current>$word</a>'
 _SIGN_OUT = '<form method="post" action="/sign-out"><button class="quiet">Sign out</button></form>'
 _SCRIPT = '<script type="module" src="$src"></script>'

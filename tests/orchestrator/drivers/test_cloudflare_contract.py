@@ -20,9 +20,9 @@ from orchestrator.drivers.budget import BudgetSettings, CallClass, SharedCallBud
 from orchestrator.drivers.cloudflare import CloudflareSettings, CloudflareStream
 from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video, VideoState, parse_webhook_video
 from orchestrator.drivers.errors import PermanentError, TransientError
+from orchestrator.drivers.ffmpeg import find_ffmpeg
 from orchestrator.drivers.signatures import HEADER, verify
 from orchestrator.local.stream import StandInOptions, StreamStandIn
-from orchestrator.local.stream.children import find_ffmpeg
 
 # Far longer than any wait of a test that passes.
 PATIENCE_SECONDS = 30.0

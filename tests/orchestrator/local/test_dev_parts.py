@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.drivers.ffmpeg import FfmpegMissing
 from orchestrator.local import dev_parts
 from orchestrator.local.dev_parts import DevParts, DevPlan
 from orchestrator.local.dev_state import DevState
 from orchestrator.local.errors import NotInstalled
-from orchestrator.local.stream.children import FfmpegMissing
 
 
 def absent(error: Exception) -> object:

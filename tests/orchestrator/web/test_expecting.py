@@ -37,3 +37,13 @@ async def test_too_few_clips_say_nothing_and_enough_of_them_their_median(place):
     assert (await (await client.get("/api/clips/new/status")).json())["eta_seconds"] is None
     await place.move("new", "complete")
     assert (await (await client.get("/api/clips/new/status")).json())["eta_seconds"] is None
+
+
+async def test_the_metrics_tell_how_long_clips_stay_at_each_status(place):
+    for number in range(3):
+        await complete(place, f"old{number}", 100 + number)
+    client = await place.start()
+    figures = await (await client.get("/metrics")).text()
+    for status in ("uploading", "processing"):
+        assert f'orchestrator_stage_seconds{{pipeline="stream",status="{status}"}} 101.0' in figures
+    assert 'status="complete"' not in figures.partition("orchestrator_stage_seconds")[2].partition("# HELP")[0]

@@ -28,7 +28,8 @@ async def test_every_route_is_documented_and_every_documented_one_is_served(plac
     served = set()
     for route in app.router.routes():
         path = re.sub(r"\{(\w+):[^}]*\}", r"{\1}", route.resource.canonical)
-        if route.method != "HEAD":
+        # A HEAD that only leaves out the body of a GET is not documented; one of its own is.
+        if route.method != "HEAD" or path == "/api/videos/tus/{id}":
             served.add((route.method.lower(), path))
     pages = {(route.method.lower(), route.path) for route in PAGE_ROUTES}
     documented = {(method, path) for path, methods in build_document(API_ROUTES)["paths"].items() for method in methods}

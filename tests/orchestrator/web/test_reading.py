@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from yarl import URL
 
 from orchestrator.identifiers import mint_clip_id
-from orchestrator.web.reading import read_cursor, write_cursor
+from orchestrator.web.reading import Place, read_cursor, write_cursor
 from statusutils import STREAM
+
+NOW = datetime(2026, 11, 21, 12, 30, 15, 123456, tzinfo=UTC)
 
 
 async def test_pages_follow_each_other_newest_first_without_loss_or_repetition(client, place):
@@ -66,7 +68,7 @@ async def test_the_list_is_filtered_by_status_pipeline_and_search(client, place)
         ("limit=" + "9" * 400, "limit"), ("limit=%C2%B2", "limit"),
         ("status=done", "status"), ("status=uploading,nonsense", "status"), ("status=%00", "status"),
         ("pipeline=nope", "pipeline"), ("search=" + "x" * 201, "search"), ("search=a%00b", "search"),
-        ("cursor=!!!", "cursor"), ("cursor=" + write_cursor("../x"), "cursor"), ("cursor=%FF", "cursor"),
+        ("cursor=!!!", "cursor"), ("cursor=" + write_cursor(Place(NOW, "../x")), "cursor"), ("cursor=%FF", "cursor"),
         ("cursor=AA", "cursor"),
     ],
 )  # fmt: skip
@@ -83,7 +85,7 @@ async def test_an_unknown_status_is_told_which_there_are(client):
 
 def test_a_cursor_leads_back_to_its_id():
     for clip_id in ("a", "01kqsdr2g0fqtbpe18w49f87", "A_b-" * 16):
-        assert read_cursor(write_cursor(clip_id)) == clip_id
+        assert read_cursor(write_cursor(Place(NOW, clip_id))) == Place(NOW, clip_id)
 
 
 async def test_a_clip_carries_its_columns_and_what_follows_from_them(client, place):

@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from orchestrator.drivers.ffmpeg import find_ffmpeg
 from orchestrator.local.stream import Dwell, StandInOptions, StreamStandIn
-from orchestrator.local.stream.children import find_ffmpeg
 
 # Longer than any state of a test takes; reached only when something is broken.
 PATIENCE_SECONDS = 20.0

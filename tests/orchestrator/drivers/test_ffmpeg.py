@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.local.stream.children import FfmpegFailed, FfmpegMissing, find_ffmpeg, run_ffmpeg
+from orchestrator.drivers.ffmpeg import FfmpegFailed, FfmpegMissing, find_ffmpeg, run_ffmpeg
 
 # Runs until it is killed: real-time input without end.
 ENDLESS = ["-re", "-f", "lavfi", "-i", "testsrc=size=64x64:rate=10", "-f", "null", "-"]
 
 _PARENT = """
 import asyncio, sys
-from orchestrator.local.stream.children import run_ffmpeg
+from orchestrator.drivers.ffmpeg import run_ffmpeg
 asyncio.run(run_ffmpeg(sys.argv[1], sys.argv[2:], lambda seconds: print(seconds, flush=True)))
 """
 
