@@ -108,6 +108,24 @@ def test_a_budget_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
 # --- Taking ------------------------------------------------------------------------------------------
 
 
+async def test_a_call_that_waited_for_another_sees_what_that_one_spent(
+    open_budget: OpenBudget, connection: asyncpg.Connection, database: str
+) -> None:
+    budget = await open_budget()
+    await budget.take(CallClass.PERSON)
+    other = await asyncpg.connect(database)
+    await other.execute("BEGIN; UPDATE call_budget SET tokens = 0, refilled_at = clock_timestamp()")
+    taking = asyncio.create_task(budget.take(CallClass.PERSON))
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with asyncio.timeout(10):
+        while not await connection.fetchval(waiting):
+            await asyncio.sleep(0.01)
+    await other.execute("COMMIT")
+    await other.close()
+    with pytest.raises(TransientError):
+        await taking
+
+
 async def test_a_burst_is_granted_at_once_and_then_no_more(open_budget: OpenBudget) -> None:
     budget = await open_budget()
     assert await spend_all(budget, CallClass.PERSON) == 10

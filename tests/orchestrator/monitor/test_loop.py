@@ -37,6 +37,7 @@ class ScriptedHands:
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         self.batches: list[int] = []
+        self.looks: Counter[str] = Counter()
         self.video_state = VideoState.READY
         self.transfer_problems: list[Exception] = []
         self.transfer_gate: asyncio.Event | None = None
@@ -46,6 +47,7 @@ class ScriptedHands:
 
     async def observe(self, kind: LookKind, clips: Sequence[Clip]) -> Mapping[str, Any]:
         self.batches.append(len(clips))
+        self.looks.update(clip.id for clip in clips)
         if kind == DOWNLOAD:
             return {
                 clip.id: Download(DownloadState.READY, 100.0, f"https://d/{clip.cloudflare_uid}.mp4") for clip in clips
@@ -342,6 +344,25 @@ async def test_a_session_that_holds_a_clip_holds_up_no_other(database: str, api:
             assert await api.fetchval("SELECT epoch FROM monitor_lease") == 1
             await transaction.rollback()
             await until(api, "a", lambda clip: clip.status == "complete")
+    finally:
+        await hung.close()
+
+
+async def test_a_clip_whose_look_cannot_be_written_is_left_alone_for_its_pause(
+    database: str, api: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "FIRST_PAUSE_SECONDS", 1000.0)
+    monkeypatch.setattr(loop_module, "LONGEST_PAUSE_SECONDS", 1000.0)
+    for clip_id in ("a", "b"):
+        await insert(api, clip_id)
+    hung = await connect(database, "orchestrator_api", "hung")
+    await hung.execute("BEGIN; SELECT 1 FROM clips WHERE id = 'a' FOR UPDATE")
+    try:
+        hands = ScriptedHands()
+        async with monitor_on(database, hands):
+            await until(api, "b", lambda clip: clip.status == "complete")
+        assert hands.looks["b"] > 1
+        assert hands.looks["a"] == 1
     finally:
         await hung.close()
 

@@ -188,8 +188,9 @@ async def test_there_are_only_so_many_streams(client, monkeypatch):
     monkeypatch.setattr("orchestrator.web.events.STREAMS_MAX", 1)
     async with stream(client) as reader:
         await reader.block()
-        answer = await client.get("/api/events")
-        assert (answer.status, (await answer.json())["code"]) == (429, "too-many-streams")
+        async with client.get("/api/events") as answer:
+            assert answer.status == 429
+            assert (await answer.json())["code"] == "too-many-streams"
 
 
 async def test_half_of_the_descriptors_stay_for_calls(client, monkeypatch):
