@@ -325,17 +325,18 @@ def write_progress(session: Session, args: tuple[Any, ...]) -> Answer:
 
 def report_step(session: Session, args: tuple[Any, ...]) -> Answer:
     holder, epoch, clip_id, attempt, status, source, details = args
+    said = read_json(details)
     if not _lead(session, holder, epoch):
         return [], "INSERT 0 0"
-    add_signal(session, clip_id, attempt, status, source, read_json(details), observed=True)
+    add_signal(session, clip_id, attempt, status, source, said, observed=True)
     return [], "INSERT 0 1"
 
 
 def merge_details(session: Session, args: tuple[Any, ...]) -> Answer:
     holder, epoch, clip_id, details, attempt = args
+    merged = read_json(details)
     if not _lead(session, holder, epoch):
         return updated(0)
-    merged = read_json(details)
     row = session.get("clips", clip_id)
     if row is None or row["attempt"] != attempt:
         return updated(0)

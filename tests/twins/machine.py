@@ -278,7 +278,8 @@ class Twins(RuleBasedStateMachine):
 
     @rule(who=leading, clip=clips, attempt=st.sampled_from([1, 1, 2]), doc=documents)
     def merge_report(self, who: str, clip: str, attempt: int, doc: dict[str, Any]) -> None:
-        self.both("merge report", steps.merge_report(who, clip, attempt, doc))
+        if not self.depth[who]:
+            self.both("merge report", steps.merge_report(who, clip, attempt, doc))
 
     def _as_leader(self, name: str, who: str, do: Do) -> None:
         """I3, directly: what was accepted was written in the epoch of the lease."""
