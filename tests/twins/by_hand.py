@@ -106,7 +106,7 @@ def _upsert(session: Session, args: tuple[Any, ...]) -> Answer:
     try:
         insert_clip(session, {"id": clip_id, "processing_details": document})
     except asyncpg.UniqueViolationError:
-        session.undo_to(mark, keeps_locks=True)
+        session.undo_to(mark)
         # The document that is written is the one the insert's own trigger has made of it.
         made = _made(session, document)
         _update(session, clip_id, lambda _: {"processing_details": made})
@@ -128,7 +128,7 @@ def _insert_or_not(session: Session, args: tuple[Any, ...]) -> Answer:
     try:
         insert_clip(session, {"id": clip_id, "cloudflare_uid": uid, "processing_details": read_json(document)})
     except asyncpg.UniqueViolationError:
-        session.undo_to(mark, keeps_locks=True)
+        session.undo_to(mark)
         return [], "INSERT 0 0"
     return [], "INSERT 0 1"
 
