@@ -163,7 +163,8 @@ class _Turn:
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [
-                    tasks.create_task(_never_ending(name, task), name=name) for name, task in self._tasks().items()
+                    tasks.create_task(_never_ending(name, coroutine), name=name)
+                    for name, coroutine in self._tasks().items()
                 ]
                 await stop.wait()
                 for task in running:
@@ -328,14 +329,14 @@ class _Turn:
             log.info("clip moved", clip_id=move.clip_id, was=move.before.status, now=move.after.status)
 
 
-async def _never_ending(name: str, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _never_ending(name: str, coroutine: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Until somebody cancels it. A group of tasks takes no notice of one that returns, or is cancelled by nobody.
 
     Raises:
         TaskEnded: it did.
     """
     try:
-        await task()
+        await coroutine()
     except asyncio.CancelledError:
         if is_being_cancelled():
             raise
