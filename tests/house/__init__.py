@@ -208,6 +208,7 @@ class House:
                 await asyncio.to_thread(process.wait, STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 late += 1
+                (self.directory / f"stuck-{process.pid}.log").write_text(_kernel_view(process.pid))
                 # It says in its log where it stands, and dies of it.
                 process.send_signal(signal.SIGABRT)
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -216,6 +217,16 @@ class House:
                 process.wait()
         if late:
             pytest.fail(f"{late} processes did not stop within {STOP_SECONDS:.0f} seconds\n{self.logs()}")
+
+
+def _kernel_view(pid: int) -> str:
+    """What the kernel says a process is at, thread by thread."""
+    seen = []
+    for thread in sorted(Path(f"/proc/{pid}/task").glob("*")):
+        for name in ("comm", "wchan", "syscall", "stat"):
+            with contextlib.suppress(OSError):
+                seen.append(f"{thread.name} {name}: {(thread / name).read_text().strip()}")
+    return "\n".join(seen)
 
 
 def free_port() -> int:

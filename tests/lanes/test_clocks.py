@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 TAKEOVER_SECONDS = 15.0
 CLIPS = 3
+# Monitors ask for the database's time every ten seconds.
+FOLLOWED_SECONDS = 13.0
 # Two seconds before the clocks of Berlin go back from three to two.
 BEFORE_THE_CHANGE = "@2026-10-25 02:59:58"
 BERLIN = {"TZ": "Europe/Berlin"}
@@ -41,6 +43,7 @@ class Case:
     in_berlin: bool = False
     # Object stores refuse who signs with a time more than a quarter of an hour off: nothing can be copied then.
     store_refuses: bool = False
+    falls_back: bool = False
 
 
 MONITOR_CASES = (
@@ -51,10 +54,11 @@ MONITOR_CASES = (
     Case("twice as fast", "+0 x2.0", second_monitor="+0 x0.5", rate=True),
     Case("past 2038, then the clocks go back", "@2040-01-01 00:00:00", BEFORE_THE_CHANGE, None, False, True, True),
 )
+# When the database's clock falls back, a clip that waits goes on waiting until it has caught up: none waits here then.
 DATABASE_CASES = (
     Case("jumps an hour ahead", "+0", f"+{HOUR}"),
-    Case("falls back a day", "+0", f"-{DAY}"),
-    Case("past 2038, then the clocks go back", "@2040-01-01 00:00:00", BEFORE_THE_CHANGE, in_berlin=True),
+    Case("falls back a day", f"+{DAY}", "+0", falls_back=True),
+    Case("past 2038, then the clocks go back", BEFORE_THE_CHANGE, "@2040-01-01 00:00:00", in_berlin=True),
 )
 
 
@@ -134,20 +138,30 @@ async def _live_through(
             await pair.add_clip(sample)
         await _arrive(pair, case, kind)
         if case.then is not None:
-            for _ in range(CLIPS):
-                await pair.add_clip(sample)
-            clock.say(case.then)
-            await asyncio.sleep(1.0)  # until every process has read its clock anew
-            await _arrive(pair, case, f"{kind}, after the jump")
+            await _jump(pair, case, clock, sample, kind)
             place, epoch = await pair.leading()
-        await pair.add_clip(sample)
         killed_at = time.monotonic()
         pair.supervisor.kill(place)
         if case.then is not None:
             clock.say(case.first)  # back, at the worst of moments
         await pair.replaced(epoch, kind, killed_at)
+        if case.then is not None:
+            await asyncio.sleep(max(0.0, killed_at + FOLLOWED_SECONDS - time.monotonic()))
+        await pair.add_clip(sample)
         await _complete_under_a_right_clock(pair, case, kind)
     await pair.check()
+
+
+async def _jump(pair: Pair, case: Case, clock: WrongClock, sample: Path, kind: str) -> None:
+    """The clock jumps while clips are under way; where it falls back, clips come afterwards."""
+    clips = [] if case.falls_back else [await pair.add_clip(sample) for _ in range(CLIPS)]
+    assert case.then is not None
+    clock.say(case.then)
+    # Until every process has read its clock anew.
+    await asyncio.sleep(FOLLOWED_SECONDS if case.falls_back else 2.0)
+    for _ in range(CLIPS - len(clips)):
+        await pair.add_clip(sample)
+    await _arrive(pair, case, f"{kind}, after the jump")
 
 
 async def _complete_under_a_right_clock(pair: Pair, case: Case, kind: str) -> None:
