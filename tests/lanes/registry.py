@@ -73,6 +73,20 @@ LANES = (
         12,
         45,
     ),
+    Lane(
+        "outages",
+        "work resumes by itself in seconds however the database went away, nothing is lost, and a pooler may be in between",
+        True,
+        15,
+        120,
+    ),
+    Lane(
+        "resources",
+        "full disks, few file descriptors and little memory end nothing and break no promise",
+        True,
+        6,
+        60,
+    ),
     Lane("load", "500 signals a second through HTTP, signatures and a durable database, and none is lost", True, 5, 40),
     Lane(
         "streams",

@@ -92,7 +92,8 @@ def test_it_is_noticed(
     how = "hung" if outcome.hung else "could not be run" if outcome.errors else "went unnoticed"
     pytest.fail(
         f"lane=mutants mutant={mutant.name!r} commit={commit}: it {how}\n{_as_diff(mutant)}\n"
-        f"to repeat: python -m pytest tests/lanes/test_mutants.py -k {mutant.name!r}\n{outcome.output[-3000:]}",
+        f'to repeat: python -m pytest "tests/lanes/test_mutants.py::test_it_is_noticed[{mutant.name}]"\n'
+        f"{outcome.output[-3000:]}",
         pytrace=False,
     )
 
