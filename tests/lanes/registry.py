@@ -39,6 +39,13 @@ LANES = (
         60,
     ),
     Lane(
+        "mutants",
+        "each promise is claimed by a test that notices its loss: no deliberate bug survives",
+        False,
+        20,
+        120,
+    ),
+    Lane(
         "provider",
         "every call to the provider meets every answer it may give: clips complete, or end and say why; nothing twice",
         False,
