@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
 import os
 import random
 import secrets
@@ -20,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from house import House, free_port
+from house import House
 from house.checking import Findings, Ratchet, check_acknowledged, check_database, check_objects
-from house.fixtures import open_house
-from house.observing import Logins, leader, logins, observe
-from house.supervising import Place, Supervisor, supervised
-from house.traffic import Asker, Doors, EventReader, WebhookRoad, poll
+from house.observing import leader
+from house.supervising import Place, Supervisor
+from house.traffic import Asker, Doors, EventReader, poll
+from house.whole import digester, in_background, open_whole, until_judged
 
 from lanes.canaries import CANARIES
 from orchestrator.drivers.object_store import ObjectStore
@@ -35,12 +33,8 @@ from orchestrator.transfer import PostgresCheckpoints, sweep_orphans
 if TYPE_CHECKING:
     from lanes.conftest import Figures, Sometimes
 
-MONITORS = ("monitor-1", "monitor-2")
-WEBS = ("web-1", "web-2")
 # Longer than a lease: the other monitor has to take over.
 LONG_STOP_SECONDS = 12.0
-# The provider's limit on a scale of one to ten, so that the budget is not what is waited for.
-BUDGET = {"CLOUDFLARE_CALLS": "1200", "CLOUDFLARE_CALLS_WINDOW_SECONDS": "30"}
 # What is left when the last fault is over: seconds of work for a few dozen clips, on a machine that may be busy.
 SETTLE_SECONDS = 90.0
 MIB = 1024 * 1024
@@ -69,7 +63,6 @@ class Run:
 
     house: House
     supervisor: Supervisor
-    logins: Logins
     chance: random.Random
     sometimes: Sometimes
     done: Counter[str] = field(default_factory=Counter)
@@ -112,7 +105,8 @@ async def test_nothing_is_lost_and_nothing_goes_back(
     chance.shuffle(files)
     findings = Findings()
     started = time.monotonic()
-    async with _opened(database, house_directory, chance, sometimes) as (run, doors):
+    async with open_whole(database, house_directory, chance, CANARIES) as whole:
+        run, doors = Run(whole.house, whole.supervisor, chance, sometimes), whole.doors
         enabled = _count_enables(run.house)
         asker = Asker(doors)
         ratchets = [Ratchet(name, findings) for name in ("a poller", "another poller", "a stream", "all streams")]
@@ -120,7 +114,7 @@ async def test_nothing_is_lost_and_nothing_goes_back(
             EventReader(doors, ratchets[2], run.clip_ids[:0]),
             EventReader(doors, ratchets[3]),
         ]
-        async with _in_background(
+        async with in_background(
             poll(doors, run.clip_ids, ratchets[0], 0.1),
             poll(doors, run.clip_ids, ratchets[1], 0.1),
             _follow(readers[0], run.clip_ids),
@@ -133,9 +127,9 @@ async def test_nothing_is_lost_and_nothing_goes_back(
             beaten_seconds = time.monotonic() - started
             await _settle(run, len(files))
         settled_seconds = time.monotonic() - started - beaten_seconds
-        await _until_judged(run.house)
+        await until_judged(run.house)
         await check_database(run.house.rows, findings)
-        await check_objects(run.house.rows, _digester(run.house), findings)
+        await check_objects(run.house.rows, digester(run.house), findings)
         await check_acknowledged(run.house.rows, asker.acknowledged, findings)
         orphans = await _sweep(run.house, findings)
         findings.violations += run.supervisor.complaints
@@ -204,42 +198,6 @@ async def _end_twice(process: subprocess.Popen[bytes]) -> float:
             await asyncio.sleep(0.01)
     assert process.returncode == -signal.SIGTERM
     return time.monotonic() - told_at
-
-
-@asynccontextmanager
-async def _opened(
-    database: str, directory: Path, chance: random.Random, sometimes: Sometimes
-) -> AsyncIterator[tuple[Run, Doors]]:
-    """The house with all four processes running, observed, and the doors to it."""
-    ports = [free_port() for _ in WEBS]
-    options: dict[str, Any] = {
-        "encode": "copy",
-        "max_in_flight": 4000,
-        "encoders": 2,
-        "rate_limit_count": 1200,
-        "rate_limit_window_seconds": 30.0,
-        "api_token": CANARIES["api token"],
-        "webhook_secret": CANARIES["webhook secret"],
-        "webhook_attempts": 1,
-    }
-    async with contextlib.AsyncExitStack() as stack:
-        road = WebhookRoad(chance, share_lost=0.2)
-        await stack.enter_async_context(road)
-        road.addresses = [f"http://127.0.0.1:{port}" for port in ports]
-        options["webhook_url"] = f"http://127.0.0.1:{road.port}/webhooks/cloudflare"
-        house = await stack.enter_async_context(open_house(directory, database, options, CANARIES["bucket secret"]))
-        house.extra = {**BUDGET}
-        await observe(house.rows)
-        names = (*MONITORS, *WEBS)
-        known = await stack.enter_async_context(logins(house.rows, database, names, CANARIES["database password"]))
-        stack.push_async_callback(house.close)  # before the logins go: they are in use until then
-        places = [Place(name, "monitor", {"DATABASE_URL": known.by_name[name]}) for name in MONITORS]
-        places += [
-            Place(name, "serve", {"DATABASE_URL": known.by_name[name], "PORT": str(port)})
-            for name, port in zip(WEBS, ports, strict=True)
-        ]
-        supervisor = await stack.enter_async_context(supervised(house, places))
-        yield Run(house, supervisor, known, chance, sometimes), Doors(house.http, road.addresses, chance)
 
 
 async def _beat(run: Run, amounts: Amounts) -> None:
@@ -364,12 +322,6 @@ async def _settle(run: Run, clips: int) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _until_judged(house: House) -> None:
-    async with asyncio.timeout(30):
-        while await house.rows.fetchval("SELECT count(*) FROM clip_signals"):
-            await asyncio.sleep(0.1)
-
-
 async def _sweep(house: House, findings: Findings) -> int:
     """What the deaths left in the bucket goes by one sweep; how many uploads that were."""
     store = ObjectStore(
@@ -397,21 +349,6 @@ class _OneConnection:
         yield self._connection
 
 
-def _digester(house: House) -> Callable[[str], Any]:
-    gate = asyncio.Semaphore(4)
-
-    async def digest(url: str) -> tuple[str, int]:
-        found, size_bytes = hashlib.sha256(), 0
-        async with gate, house.http.get(url) as answer:
-            assert answer.status == 200, url
-            async for chunk in answer.content.iter_chunked(MIB):
-                found.update(chunk)
-                size_bytes += len(chunk)
-        return found.hexdigest(), size_bytes
-
-    return digest
-
-
 def _count_enables(house: House) -> Counter[str]:
     """How often the provider was asked to make each video's MP4."""
     downloads = house.stream.parts.downloads
@@ -433,18 +370,3 @@ def _enlarged(sample: Path, directory: Path) -> Path:
     free_bytes = 36 * MIB
     path.write_bytes(head + free_bytes.to_bytes(4, "big") + b"free" + os.urandom(free_bytes - 8))
     return path
-
-
-@asynccontextmanager
-async def _in_background(*coroutines: Any) -> AsyncIterator[None]:
-    """Run *coroutines* beside the block; one that breaks is a failure of the lane."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-    for problem in ended:
-        if isinstance(problem, Exception):
-            raise problem
