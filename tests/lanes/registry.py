@@ -82,7 +82,7 @@ LANES = (
     ),
     Lane(
         "outages",
-        "work resumes by itself in seconds however the database went away, nothing is lost, and a pooler may be in between",
+        "work resumes by itself in seconds however the database went away; nothing is lost, and a pooler does no harm",
         True,
         15,
         120,
