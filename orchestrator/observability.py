@@ -6,6 +6,7 @@ quotes a row, a library that quotes an address) is taken out of the line before 
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import sys
@@ -17,6 +18,7 @@ import structlog
 from pydantic import BaseModel, SecretStr
 
 _HIDDEN = "(hidden)"
+_UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
 # Shorter ones would blank out ordinary words; whoever has such a password has no secret.
 _SHORTEST_CHARACTERS = 8
 # What an address may carry beside its place: user and password, and the query of a signed one.
@@ -71,9 +73,32 @@ class _Written:
         self._stream.flush()
 
 
+def printable(text: str) -> str:
+    """*text* without what a terminal would obey; line ends and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else _UNPRINTABLE for letter in text)
+
+
+def _printable_values(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """What others said, as letters: a reason may come from a provider, a name from anybody."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _traceback(out: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    # Plain: the richer ones print local variables, and so secrets.
+    written = io.StringIO()
+    structlog.dev.plain_traceback(written, exc_info)
+    out.write(printable(written.getvalue()))
+
+
+class _OfLibraries(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _text_renderer() -> structlog.typing.Processor:
-    # Plain tracebacks: the richer ones print local variables, and so secrets.
-    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback)
 
 
 def configure_logging(as_json: bool) -> None:
@@ -86,10 +111,14 @@ def configure_logging(as_json: bool) -> None:
     ]
     written: TextIO = _Written(sys.stderr)  # type: ignore[assignment]  # all that loggers need of one
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer] if as_json else [*shared, renderer],
+        processors=[*shared, structlog.processors.format_exc_info, renderer]
+        if as_json
+        else [*shared, _printable_values, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(written),
         cache_logger_on_first_use=True,
     )
     # Libraries speak up only when something is wrong. Their debug lines may hold signed addresses.
-    logging.basicConfig(level=logging.WARNING, stream=written, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(_OfLibraries("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])

@@ -63,14 +63,15 @@ from orchestrator.observability import configure_logging
 configure_logging(as_json={as_json})
 log = structlog.get_logger("x")
 try:
-    raise ValueError("row (one,https://e.org/x?token=canary)")
+    raise ValueError("row (one,https://e.org/x?token=canary) \\x1b]0;title\\x07")
 except ValueError:
-    log.exception("a call failed", address="https://e.org/y?token=canary")
+    log.exception("a call failed", address="https://e.org/y?token=canary", reason="a\\x1b[2Jb\\x07")
     logging.getLogger("library").exception("it failed for https://e.org/z?token=canary")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "canary" not in done.stderr + done.stdout
     assert done.stderr.count("token") == 0
     assert done.stderr.count("(hidden)") >= 4
+    assert not [letter for letter in done.stderr if not letter.isprintable() and letter != "\n"]
     if as_json:
         assert "ValueError" in json.loads(done.stderr.splitlines()[0])["exception"]
