@@ -162,7 +162,10 @@ API_ROUTES = (
         "GET", "/metrics", metrics.show_metrics, "Show figures for Prometheus",
         guard=Guard.OPEN, media_type="text/plain",
     ),
-    Route("GET", "/api/openapi.json", openapi.show_document, "Show this reference for programs", guard=Guard.OPEN),
+    Route(
+        "GET", "/api/openapi.json", openapi.show_document, "Show this reference for programs",
+        guard=Guard.OPEN, etag=True,
+    ),
     Route(
         "GET", "/api/docs", docs_page.show_docs, "Show this reference for people",
         guard=Guard.OPEN, media_type="text/html",
