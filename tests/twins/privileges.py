@@ -23,6 +23,8 @@ MAY = {
         "schema_migrations": "SELECT",
         "call_budget": "SELECT INSERT UPDATE",
         "idempotency_keys": "SELECT INSERT UPDATE DELETE",
+        "uploads": "SELECT INSERT",
+        "artifacts": "SELECT",
     },
     "orchestrator_monitor": {
         "clips": "SELECT INSERT UPDATE",
@@ -33,9 +35,12 @@ MAY = {
         "call_budget": "SELECT INSERT UPDATE",
         "transfers": "SELECT INSERT UPDATE DELETE",
         "transfer_parts": "SELECT INSERT UPDATE DELETE",
+        "uploads": "SELECT DELETE",
+        "artifacts": "SELECT INSERT UPDATE DELETE",
     },
 }
-API_WRITES = {"processing_details"}
+#: What the API may update of a table that is not its own.
+API_WRITES = {"clips": {"processing_details"}, "uploads": {"used_at"}}
 API_INSERTS = {
     "id", "pipeline", "cloudflare_uid", "title", "processing_details", "source_url", "upload_expires_at",
 }  # fmt: skip
@@ -145,18 +150,20 @@ def attempts(role: str, tables: dict[str, list[str]], names: dict[str, str]) -> 
 
 def may(role: str, table: str, verb: str, column: str) -> bool:
     """Whether *role* may do *verb* to that column, or to the table."""
+    if role == "orchestrator_api" and verb == "UPDATE" and table in API_WRITES:
+        return column in API_WRITES[table]
     if role == "orchestrator_api" and table == "clips":
-        return {
-            "SELECT": column not in API_NEVER_READS,
-            "INSERT": column in API_INSERTS,
-            "UPDATE": column in API_WRITES,
-        }.get(verb, False)
+        return {"SELECT": column not in API_NEVER_READS, "INSERT": column in API_INSERTS}.get(verb, False)
     return verb in _whole(role, table)
 
 
 def may_lock_rows(role: str, table: str) -> bool:
     """Whether *role* may hold rows of *table*: one column that it may update suffices."""
-    return "UPDATE" in _whole(role, table) or (role, table) == ("orchestrator_api", "clips")
+    return "UPDATE" in _whole(role, table) or _writes_a_column(role, table)
+
+
+def _writes_a_column(role: str, table: str) -> bool:
+    return role == "orchestrator_api" and table in API_WRITES
 
 
 def _whole(role: str, table: str) -> list[str]:
