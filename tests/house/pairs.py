@@ -164,5 +164,5 @@ async def open_pair(plan: PairPlan, measured: Measured) -> AsyncIterator[Pair]:
             Place(name, "monitor", {"DATABASE_URL": addresses[name], **plan.environments.get(name, {})})
             for name in MONITORS
         ]
-        supervisor = await stack.enter_async_context(supervised(house, places))
+        supervisor = await stack.enter_async_context(supervised(house, places, in_turn=True))
         yield Pair(house, supervisor, known, plan.chance, measured)

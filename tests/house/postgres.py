@@ -6,13 +6,25 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import pytest
-
-from orchestrator.local import postgres
 from orchestrator.local.postgres import EmbeddedPostgres, PostgresOptions
 from orchestrator.local.processes import Command
 from orchestrator.storage.migrations import migrate
+
+
+class _ArrangedPostgres(EmbeddedPostgres):
+    """The product's server with more *settings*, and with an *environment* beside its own."""
+
+    def __init__(self, directory: Path, settings: Mapping[str, str], environment: Mapping[str, str]) -> None:
+        super().__init__(directory, PostgresOptions(durable=False))
+        self._added = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
+        # By `env`, so that it holds for the server alone, not for what runs before it as another user.
+        self._beside = ["/usr/bin/env", *(f"{name}={value}" for name, value in environment.items())]
+
+    async def _launch(self, command: Command, *rest: Any) -> None:
+        arguments = [*self._beside, *command.arguments, *self._added]
+        await super()._launch(replace(command, arguments=arguments), *rest)
 
 
 @asynccontextmanager
@@ -22,21 +34,6 @@ async def arranged_postgres(
     """A migrated server with *settings* over the usual ones and *environment* beside it; it ends with the block."""
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o711)
-    usual = postgres._server_command
-
-    def arranged(*arguments: object) -> Command:
-        command = usual(*arguments)  # type: ignore[arg-type]
-        added = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
-        # By `env`, so that it holds for the server alone, not for what runs before it as another user.
-        beside = ["/usr/bin/env", *(f"{name}={value}" for name, value in environment.items())]
-        return replace(command, arguments=[*beside, *command.arguments, *added])
-
-    server = EmbeddedPostgres(directory, PostgresOptions(durable=False))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postgres, "_server_command", arranged)
-        await server.start()
-    try:
+    async with _ArrangedPostgres(directory, settings, environment) as server:
         await migrate(server.dsn())
         yield server
-    finally:
-        await server.stop()

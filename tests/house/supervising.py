@@ -19,7 +19,9 @@ _POLL_SECONDS = 0.02
 # What the program says once it does its work.
 _UP = (b"the web process listens", b"leading", b"standing by")
 _LEADING = re.compile(rb"\] leading\s+epoch=(\d+)")
-# What a stop may take, and a second SIGTERM.
+# A start takes two seconds; on a busy machine many times that.
+_START_SECONDS = 60.0
+# What a stop may take.
 TERM_LIMIT_SECONDS = 30.0
 
 
@@ -131,11 +133,16 @@ class Supervisor:
 
 
 @asynccontextmanager
-async def supervised(house: House, places: list[Place]) -> AsyncIterator[Supervisor]:
-    """All *places* running until the block ends."""
+async def supervised(house: House, places: list[Place], *, in_turn: bool = False) -> AsyncIterator[Supervisor]:
+    """All *places* running until the block ends; *in_turn*, each is started once the one before it works."""
     supervisor = Supervisor(house, places)
-    tasks = [asyncio.create_task(supervisor.keep(place), name=place.name) for place in places]
+    tasks: list[asyncio.Task[None]] = []
     try:
+        for place in places:
+            tasks.append(asyncio.create_task(supervisor.keep(place), name=place.name))
+            async with asyncio.timeout(_START_SECONDS):
+                while in_turn and not place.is_up:
+                    await asyncio.sleep(_POLL_SECONDS)
         yield supervisor
     finally:
         supervisor.is_ending = True

@@ -150,6 +150,21 @@ LANES += (
         60,
     ),
     Lane(
+        "clocks",
+        "whatever the clock of a monitor or of PostgreSQL says, clips complete and a dead leader is replaced within 15 s",
+        True,
+        8,
+        25,
+    ),
+    Lane(
+        "soak",
+        "the whole program under a fault each minute for 45 minutes: no memory, descriptor or dead row too many",
+        True,
+        75,
+        75,
+        only_long=True,
+    ),
+    Lane(
         "simulation",
         "real monitors, drivers and handlers keep every promise in drawn worlds where everything goes wrong",
         False,

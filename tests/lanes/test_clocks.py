@@ -148,8 +148,12 @@ async def _live_through(
         if case.then is not None:
             await asyncio.sleep(max(0.0, killed_at + FOLLOWED_SECONDS - time.monotonic()))
         await pair.add_clip(sample)
-        await _complete_under_a_right_clock(pair, case, kind)
+        await _complete_under_a_right_clock(pair, case, clock, kind)
     await pair.check()
+    # Under libfaketime the interpreter now and then spins for ever when it ends; that would be no finding of ours.
+    pair.supervisor.is_ending = True
+    for place in pair.supervisor.places:
+        pair.supervisor.kill(place)
 
 
 async def _jump(pair: Pair, case: Case, clock: WrongClock, sample: Path, kind: str) -> None:
@@ -164,13 +168,13 @@ async def _jump(pair: Pair, case: Case, clock: WrongClock, sample: Path, kind: s
     await _arrive(pair, case, f"{kind}, after the jump")
 
 
-async def _complete_under_a_right_clock(pair: Pair, case: Case, kind: str) -> None:
+async def _complete_under_a_right_clock(pair: Pair, case: Case, clock: WrongClock, kind: str) -> None:
     if case.store_refuses:
-        while (await pair.leading())[0].name == MONITORS[0]:
-            await pair.supervisor.terminate(pair.supervisor.place(MONITORS[0]))
+        clock.say("+0")
+        await asyncio.sleep(2.0)
         # What the store refused waits five minutes for somebody to mend the clock; this is somebody.
         await pair.house.rows.execute("UPDATE clips SET look_at = clock_timestamp() WHERE status <> 'complete'")
-    await _complete(pair, f"{kind}, under the other monitor")
+    await _complete(pair, f"{kind}, in the end")
 
 
 async def _arrive(pair: Pair, case: Case, when: str) -> None:
@@ -195,7 +199,8 @@ async def _with_the_clock(pair: Pair) -> tuple[Place, int]:
         place, epoch = await pair.leading()
         if place.name == MONITORS[0]:
             return place, epoch
-        await pair.supervisor.terminate(place)
+        pair.supervisor.kill(place)
+        await asyncio.sleep(1)
 
 
 async def _complete(pair: Pair, when: str) -> None:
