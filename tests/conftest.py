@@ -21,6 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from orchestrator.drivers.ffmpeg import find_ffmpeg
 from orchestrator.local.postgres import EmbeddedPostgres, PostgresOptions
 from orchestrator.storage.migrations import migrate
 
@@ -88,6 +89,12 @@ class PostgresServer:
     async def drop(self, name: str) -> None:
         """Remove the database *name*, and whoever is still connected to it."""
         await self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> str:
+    """The ffmpeg of this machine, or the one that came along."""
+    return find_ffmpeg(None)
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,8 @@ async def run_ffmpeg(
         FfmpegFailed: it ended with an error, unless *must_succeed* is False.
     """
     command = [ffmpeg, *_ALWAYS, *arguments]
-    log.debug("ffmpeg starts", command=shlex.join(command))
+    # In the sentence itself: a field's value would be quoted once more, and could not be pasted.
+    log.info(f"ffmpeg starts: {shlex.join(command)}")
     child = await _start(command)
     watch = _Watch(patience, on_seconds)
     try:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -78,3 +79,14 @@ async def test_a_killed_parent_takes_its_child_along(ffmpeg: str) -> None:
     async with asyncio.timeout(10):
         while _is_running(child):
             await asyncio.sleep(0.01)
+
+
+async def test_its_command_is_logged_ready_to_paste(
+    ffmpeg: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "it's here.mp4"
+    source = ["-f", "lavfi", "-i", "testsrc=size=64x64:rate=10:duration=0.2"]
+    await run_ffmpeg(ffmpeg, [*source, str(target)])
+    said = capsys.readouterr().out
+    assert target.stat().st_size > 0
+    assert shlex.quote(str(target)) in said

@@ -14,7 +14,6 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from orchestrator.drivers.ffmpeg import find_ffmpeg
 from orchestrator.local.stream import Dwell, StandInOptions, StreamStandIn
 
 # Longer than any state of a test takes; reached only when something is broken.
@@ -191,11 +190,6 @@ async def open_account(tmp_path: Path) -> AsyncIterator[OpenAccount]:
 async def account(open_account: OpenAccount) -> Account:
     """A stand-in with fast, plain options."""
     return await open_account()
-
-
-@pytest.fixture(scope="session")
-def ffmpeg() -> str:
-    return find_ffmpeg(None)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from typing import Any
 import asyncpg
 import pytest
 
-from orchestrator.drivers.ffmpeg import find_ffmpeg
 from orchestrator.pipelines.cut.hands import CutHands, CutTools
 from orchestrator.pipelines.cut.workshop import Workshop
 from orchestrator.pipelines.terms import Step
@@ -28,11 +27,6 @@ class Told:
 
     async def step(self, step: Step) -> None:
         raise AssertionError("the cut pipeline asks for its moves at the end of an effect")
-
-
-@pytest.fixture(scope="session")
-def ffmpeg() -> str:
-    return find_ffmpeg(None)
 
 
 @pytest.fixture(scope="session")
