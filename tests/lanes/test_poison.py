@@ -41,7 +41,7 @@ TRIES = 3
 # Most of what the poison costs it costs at once; twice is far from both a round lost for each and from chance.
 SLOWER_AT_MOST = 2.0
 # Far above what any of it takes.
-LIMIT_SECONDS = {"ci": 60.0, "long": 900.0}
+LIMIT_SECONDS = {"ci": 90.0, "long": 900.0}
 
 EXCEPTIONS: dict[str, Callable[[], BaseException]] = {
     "RecursionError": lambda: RecursionError("maximum recursion depth exceeded"),
@@ -156,7 +156,7 @@ def poisoned_pipeline(hands: PoisonedHands) -> Pipeline:
         )
 
     # A short stay, so that what the database always refuses ends within the lane.
-    limits = {status: Limit(timedelta(seconds=20), tries=TRIES) for status in stream.limits}
+    limits = {status: Limit(timedelta(seconds=40), tries=TRIES) for status in stream.limits}
     return replace(stream, limits=limits, look_kind=look_kind, plan=plan)
 
 
