@@ -15,7 +15,8 @@ from orchestrator.drivers.ffmpeg import FfmpegFailed, FfmpegMissing, find_ffmpeg
 ENDLESS = ["-re", "-f", "lavfi", "-i", "testsrc=size=64x64:rate=10", "-f", "null", "-"]
 
 _PARENT = """
-import asyncio, sys
+import asyncio, structlog, sys
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))  # its output is what the test reads
 from orchestrator.drivers.ffmpeg import run_ffmpeg
 asyncio.run(run_ffmpeg(sys.argv[1], sys.argv[2:], lambda seconds: print(seconds, flush=True)))
 """
