@@ -151,7 +151,7 @@ LANES += (
     ),
     Lane(
         "clocks",
-        "whatever the clock of a monitor or of PostgreSQL says, clips complete and a dead leader is replaced within 15 s",
+        "whatever the clock of a monitor or of PostgreSQL says, clips complete and one leads again within 15 s",
         True,
         8,
         25,
