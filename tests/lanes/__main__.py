@@ -61,7 +61,7 @@ def main() -> int:
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as side_by_side:
         list(side_by_side.map(run, [lane for lane in wanted if not lane.is_alone]))
-    for lane in wanted:
+    for lane in sorted(wanted, key=lambda each: each.is_last):
         if lane.is_alone:
             run(lane)
     _summarize(results)
