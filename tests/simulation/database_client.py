@@ -76,6 +76,8 @@ class Connection:
         self._is_busy = False
         self._top: Transaction | None = None
         self._savepoints = 0
+        #: The texts that the server has taken: it is asked only once.
+        self._prepared: dict[str, None] = {}
         self._context: Context = copy_context()
         self._listeners: dict[str, dict[Any, Context]] = {}
         self._on_termination: dict[Any, Context] = {}
@@ -112,7 +114,9 @@ class Connection:
             raise UnknownStatement(query)
         for arg in args:
             if type(arg) is str and not arg.isascii():
-                self._check_encoding(arg)
+                self._check_encoding(query, arg)
+        if not self._session.has_failed:
+            self._prepared[query] = None
         if any(type(arg) is str and "\0" in arg for arg in args):
             statement = Statement(statement.name, _refuse_zero)
         server, session = self._server, self._session
@@ -122,13 +126,14 @@ class Connection:
             COMMAND_TIMEOUT_SECONDS if timeout is None else timeout,
         )
 
-    def _check_encoding(self, text: str) -> None:
+    def _check_encoding(self, query: str, text: str) -> None:
         """What is no UTF-8 is refused by the client, once the server has taken the statement's text."""
         try:
             text.encode()
         except UnicodeEncodeError as problem:
-            if self._session.has_failed:
+            if self._session.has_failed and query not in self._prepared:
                 raise asyncpg.InFailedSQLTransactionError("current transaction is aborted") from problem
+            self._prepared[query] = None
             raise asyncpg.DataError(f"invalid input for a query argument: {problem}") from problem
 
     async def _control(self, verb: str, name: str = "") -> None:
