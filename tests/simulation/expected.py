@@ -38,7 +38,7 @@ _FATES = ("refused before", "applied late", "reply lost", "reply never comes", "
 
 # By fault: the statuses of the clips that stood there when it came, or the calls it met.
 _PLACES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("kill", "pause", "database restart", "api block", "cut connections"), _STATUSES),
+    **dict.fromkeys(("kill", "pause", "stop", "database restart", "api block", "cut connections"), _STATUSES),
     **dict.fromkeys(("clock jump", "forged webhook", "stale signal"), _STATUSES),
     **{f"database {fate}": _STATEMENTS for fate in _FATES},
     "notification lost": ("orchestrator_wake",),

@@ -37,7 +37,7 @@ from simulation.videos import SimulatedVideo
 END_SECONDS = 3600.0
 # How long the end must last before it is believed: two rounds of the monitor.
 REST_SECONDS = 3.0
-# A monitor that was told to stop has this long.
+# A process that was told to stop has this long.
 STOP_SECONDS = 30.0
 
 
@@ -265,6 +265,7 @@ class World:
         deeds: dict[str, Callable[[Happening], Any]] = {
             "kill": self._kill,
             "pause": self._pause,
+            "stop": lambda one: self._chosen(one.share).ask_to_stop(),
             "clock jump": self._jump,
             "cut connections": self._cut,
             "database restart": self._restart_database,
@@ -329,22 +330,34 @@ class Process:
         self.rate = rate
         self.node = Node(f"{name}#0", host=name)
         self.node.is_dead = True
+        self._stop = asyncio.Event()
 
     def start(self) -> None:
         """Start it, as a new node at the same host."""
         self._starts += 1
         self.node = Node(f"{self._name}#{self._starts}", host=self._name, rate=self.rate)
-        self._world.loop.spawn(self.node, self._main(self.node))
+        self._stop = asyncio.Event()
+        self._world.loop.spawn(self.node, self._main(self.node, self._stop))
 
     def start_if_dead(self) -> None:
         """Start it unless somebody has done so."""
         if self.node.is_dead:
             self.start()
 
-    async def _main(self, node: Node) -> None:
+    def ask_to_stop(self) -> None:
+        """SIGTERM."""
+        loop, node = self._world.loop, self.node
+        loop.after(0.0, self._stop.set, node=node)
+        loop.after(STOP_SECONDS / min(1.0, node.rate), self._must_have_ended, node, loop.now)
+
+    def _must_have_ended(self, node: Node, asked_at: float) -> None:
+        if not node.is_dead and node.frozen_until < asked_at:
+            self._world.checker.complain("L9 a process ends when it is told to", f"{node.name}, told at {asked_at:.1f}")
+
+    async def _main(self, node: Node, stop: asyncio.Event) -> None:
         loop, world = self._world.loop, self._world
         try:
-            await self._run(asyncio.Event())
+            await self._run(stop)
             ended = "of itself"
         except world.database_away as problem:
             ended = type(problem).__name__
