@@ -160,7 +160,7 @@ def _plan_encoding(clip: Clip, seen: Seen, now: datetime, policy: StreamPolicy) 
         return _plan_missing(clip, now, again)
     if not isinstance(seen, Video):
         return Plan(look_at=again)
-    details = {"cloudflare_status": seen.state_raw, "last_checked": now.isoformat()}
+    details = _seen_details(seen, now)
     target = implied_status(seen.state)
     if target == ERROR:
         return _plan_provider_error(seen, now)
@@ -201,7 +201,7 @@ def _plan_stream_ready(clip: Clip, seen: Seen, now: datetime, policy: StreamPoli
         return Plan(look_at=again)
     if seen.state == "error":
         return _plan_provider_error(seen, now)
-    details = {"cloudflare_status": seen.state_raw, "last_checked": now.isoformat()}
+    details = _seen_details(seen, now)
     at_full_quality = seen.percent is None or seen.percent >= 100
     if not at_full_quality and now - clip.status_since < policy.full_quality_wait:
         return Plan(look_at=again, step_percent=seen.percent, facts=_video_facts(seen), details=details)
@@ -284,6 +284,12 @@ def _plan_transfer(clip: Clip, seen: Seen, now: datetime, policy: StreamPolicy) 
         bool(clip.processing_details.get("require_signed_urls")),
     )
     return Plan(look_at=now + WHILE_WORKING, effects=(effect,))
+
+
+def _seen_details(video: Video, now: datetime) -> dict[str, Any]:
+    details: dict[str, Any] = {"cloudflare_status": video.state_raw, "last_checked": now.isoformat()}
+    # A private video's MP4 is read with a token; only a look tells that it is one.
+    return details | ({"require_signed_urls": True} if video.require_signed_urls else {})
 
 
 def _video_facts(video: Video) -> dict[str, Any]:

@@ -545,3 +545,11 @@ def test_whatever_is_seen_of_whatever_clip_something_lawful_follows(standing: Cl
     look_kind(standing)
     resumes_at = resume_status(standing)
     assert resumes_at is None or not STREAM[resumes_at].is_terminal
+
+
+@pytest.mark.parametrize(("status", "state"), [("processing", "inprogress"), ("stream_ready", "ready")])
+def test_a_private_video_is_remembered_as_one(status: str, state: str) -> None:
+    seen = video(state, 50.0, require_signed_urls=True)
+    made = plan(clip(status), seen, NOW, POLICY)
+    assert made.details["require_signed_urls"] is True
+    assert "require_signed_urls" not in plan(clip(status), video(state, 50.0), NOW, POLICY).details
