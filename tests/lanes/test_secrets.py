@@ -73,7 +73,7 @@ async def test_clips_of_every_kind_pass_through_without_leaving_a_secret(
     ids.append(made["id"])
     # A video that is played with a signed address alone: its token is a secret while it lives.
     signed = await _made(house, {"source": "upload", "title": "signed", "size_bytes": 1000})
-    await _require_signed(house, signed["cloudflare_uid"], signed["id"])
+    await _require_signed(house, signed["cloudflare_uid"])
     await house.upload_form(signed["upload_url"], sample)
     ids.append(signed["id"])
     # The provider cannot fetch one, and says so with the whole address.
@@ -109,11 +109,7 @@ async def _made(house: House, body: dict[str, Any], headers: dict[str, str] | No
     return dict(made)
 
 
-async def _require_signed(house: House, uid: str, clip_id: str) -> None:
-    await house.rows.execute(
-        """UPDATE clips SET processing_details = processing_details || '{"require_signed_urls": true}' WHERE id = $1""",
-        clip_id,
-    )
+async def _require_signed(house: House, uid: str) -> None:
     address = f"{house.stream.url}/accounts/{house.stream.account_id}/stream/{uid}"
     async with house.http.post(
         address, json={"requireSignedURLs": True}, headers={"Authorization": f"Bearer {API_TOKEN}"}
