@@ -111,6 +111,13 @@ def test_what_was_seen_is_kept_also_of_a_step_that_another_overtook(a_clip) -> N
         assert move.facts == {"mp4_url": "https://d/m.mp4", "r2_url": "https://b/k", "duration": 2}
 
 
+def test_what_a_step_tells_beside_its_facts_stands_in_the_document(a_clip) -> None:
+    said = {"mp4_makes": 2, "reason": "because", "facts": {"duration": 1}}
+    for status in ("stream_ready", "waitformp4"):  # it moves the clip, or finds it there already
+        move = settle(STREAM, a_clip(status=status), [asked("waitformp4", observed=True, details=said)], NOW)
+        assert move.details == {"mp4_makes": 2}
+
+
 def test_facts_of_what_is_refused_or_only_claimed_are_no_facts(a_clip) -> None:
     signals = [
         asked("queued", 1, observed=True, details={"facts": {"mp4_url": "x"}}),
