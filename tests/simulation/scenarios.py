@@ -139,7 +139,7 @@ def _draw_fate(draw: Random) -> Fate:
         file_lag_seconds=draw.choice((0.0, 0.0, draw.uniform(0.0, 3.0))),
         size_bytes=draw.choice((200, 999, 1000, 1001, 2000, 2500, 3000, 4321)),
         duration_seconds=round(draw.uniform(0.5, 4000), 2),
-        is_private=False,
+        is_private=draw.random() < 0.15,
     )
 
 
