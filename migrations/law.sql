@@ -47,13 +47,18 @@ END $$;
 
 -- The bounds of a document before it is taken apart. Others than the engine leave it a quarter of the 64 KiB, so
 -- that a full document never keeps a clip from being moved or ended. Python reads no deeper than some hundreds of
--- levels; 32 are more than any document of ours has.
+-- levels; 32 are more than any document of ours has. Nor does it read whole numbers of thousands of digits, which
+-- 1e5000 is in a document of ten bytes: one such clip would spoil every list that it stands in.
 CREATE OR REPLACE FUNCTION check_document(doc jsonb, is_from_outside boolean) RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     IF jsonb_path_exists(doc, '$.**{33}') THEN
         RAISE EXCEPTION 'processing_details is nested more than 32 levels deep'
             USING ERRCODE = 'check_violation', CONSTRAINT = 'processing_details_is_shallow';
+    END IF;
+    IF jsonb_path_exists(doc, '$.** ? (@.type() == "number" && (@ > 1e300 || @ < -1e300))') THEN
+        RAISE EXCEPTION 'processing_details holds a number beyond 1e300'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'processing_details_has_plain_numbers';
     END IF;
     IF is_from_outside AND (pg_column_size(without_request(doc)) > 49152 OR pg_column_size(doc -> 'request') > 49152) THEN
         RAISE EXCEPTION 'processing_details would have more than 48 KiB'

@@ -48,7 +48,7 @@ def test_whatever_is_done_keeps_the_promises_and_is_done_alike_by_the_simulated_
         run_state_machine_as_test(
             seeded(seed)(machine_for(run)),
             settings=settings(
-                max_examples=amount(1_500, 50_000),
+                max_examples=amount(1_000, 50_000),
                 stateful_step_count=STEPS,
                 deadline=None,
                 database=None,

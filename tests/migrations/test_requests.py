@@ -158,6 +158,19 @@ async def test_the_documents_depth_is_bounded(clip: asyncpg.Connection) -> None:
     assert set(await document(clip)) == {"note"}
 
 
+@pytest.mark.parametrize("form", ['{{"n": {}}}', '{{"n": [{{"m": {}}}]}}', '{{"request": {{"details": {{"n": {}}}}}}}'])
+async def test_no_number_is_too_long_to_be_read_again(clip: asyncpg.Connection, form: str) -> None:
+    for number in ("1e5000", "-1e5000", "1e130000", "1.5e301"):
+        with pytest.raises(asyncpg.CheckViolationError) as refused:
+            await clip.execute(MERGE, form.format(number))
+        assert refused.value.constraint_name == "processing_details_has_plain_numbers"
+        with pytest.raises(asyncpg.CheckViolationError):
+            await clip.execute("INSERT INTO clips (id, processing_details) VALUES ('d', $1)", form.format(number))
+    for number in ("1e300", "-1e300", "1e-5000", "12345678901234567890123456789012345678901234567890"):
+        await clip.execute(MERGE, form.format(number))
+        await document(clip)
+
+
 async def test_a_thousand_requests_may_wait_and_not_one_more(clip: asyncpg.Connection) -> None:
     await clip.execute(
         "DO $$ BEGIN FOR n IN 1..1000 LOOP UPDATE clips SET processing_details = processing_details ||"

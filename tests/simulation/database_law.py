@@ -17,6 +17,7 @@ from simulation.database_locks import Blocked, Mode
 from simulation.database_rows import (
     MISSING,
     as_text,
+    holds_number_beyond,
     is_deeper_than,
     is_surely_small,
     jsonb_bytes,
@@ -198,7 +199,11 @@ def _without_request(doc: Any) -> Any:
 def _check_document(doc: Any, *, is_from_outside: bool) -> None:
     if is_deeper_than(doc, 33):
         raise refused("processing_details_is_shallow", "processing_details is nested more than 32 levels deep")
-    if is_from_outside and not is_surely_small(doc):
+    if is_surely_small(doc):
+        return
+    if holds_number_beyond(doc, 1e300):
+        raise refused("processing_details_has_plain_numbers", "processing_details holds a number beyond 1e300")
+    if is_from_outside:
         request = doc.get("request", MISSING) if type(doc) is dict else MISSING
         if jsonb_bytes(_without_request(doc)) > 49152 or (request is not MISSING and jsonb_bytes(request) > 49152):
             raise refused("processing_details_is_bounded", "processing_details would have more than 48 KiB")

@@ -160,6 +160,15 @@ def is_deeper_than(value: Any, levels: int) -> bool:
     return any([is_deeper_than(each, levels - 1) for each in children if type(each) in (dict, list)])
 
 
+def holds_number_beyond(value: Any, bound: float) -> bool:
+    """Whether a number larger than that, or as much below zero, is anywhere in the document."""
+    if type(value) is dict:
+        return any(holds_number_beyond(each, bound) for each in value.values())
+    if type(value) is list:
+        return any(holds_number_beyond(each, bound) for each in value)
+    return type(value) in (int, float) and abs(value) > bound
+
+
 def jsonb_bytes(value: Any) -> int:
     """What ``pg_column_size`` says of the value in memory."""
     return 4 + _container_bytes(value if type(value) in (dict, list) else [value])
@@ -174,7 +183,7 @@ def is_surely_small(value: Any) -> bool:
         rough += 4 * len(key) + 8
         if type(each) is str:
             rough += 4 * len(each) + 8
-        elif each is None or type(each) in (bool, float) or (type(each) is int and abs(each) < 1 << 64):
+        elif each is None or type(each) is bool or (type(each) in (int, float) and abs(each) < 1e19):
             rough += 32
         elif not each:
             rough += 16

@@ -281,7 +281,7 @@ def run(database: str) -> Iterator[Run]:
 
 
 def test_it_does_what_postgresql_does(run: Run) -> None:
-    # The lane takes 1,500 examples of 30 steps; these few notice when the two part company for good.
+    # The lane takes a thousand examples of 30 steps; these few notice when the two part company for good.
     few = settings(
         max_examples=12, stateful_step_count=15, deadline=None, database=None, suppress_health_check=[*HealthCheck]
     )

@@ -61,7 +61,9 @@ naive = st.fixed_dictionaries(
         "note": values,
     },
 )
-no_objects = st.sampled_from(["[]", "null", "7", '"text"', "[1, 2]", "not json", '{"a": "\\u0000"}'])
+no_objects = st.sampled_from(
+    ["[]", "null", "7", '"text"', "[1, 2]", "not json", '{"a": 1e5000}', '{"a": [-1e400]}', '{"a": "\\u0000"}']
+)
 
 
 def _nest(levels: int) -> Any:
