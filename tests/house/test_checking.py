@@ -69,7 +69,8 @@ async def test_a_write_in_a_term_that_is_over_is_found(rows: asyncpg.Connection)
 
 
 async def test_what_another_than_the_leader_says_it_saw_is_found(rows: asyncpg.Connection) -> None:
-    statement = "INSERT INTO clip_signals (clip_id, attempt, requested_status, source, observed) VALUES ('a', 1, 'queued', 'x', $1)"
+    columns = "clip_id, attempt, requested_status, source, observed"
+    statement = f"INSERT INTO clip_signals ({columns}) VALUES ('a', 1, 'queued', 'x', $1)"
     await rows.execute(statement, True)
     findings = Findings()
     await check_epochs(rows, findings)
