@@ -127,7 +127,7 @@ class World:
 
     def make_video(self, plan: ClipPlan) -> SimulatedVideo:
         """A video that came to the provider by itself."""
-        video = self.stream._make("adopted", None, {"clip": plan.number})
+        video = self.stream.make("adopted", None, {"clip": plan.number})
         self.stream.receive(video.uid)
         return video
 

@@ -99,7 +99,9 @@ async def test_all_clips_on_their_way_are_followed_without_naming_them(client, p
         assert (await reader.event())["clip_id"] == "moving"
         await place.clip("newcomer")
         await place.move("newcomer", "queued")
-        assert (await reader.event())["clip_id"] == "newcomer"
+        # What was told of "done" before the stream began may still be on its way to it.
+        seen = [event["clip_id"] for event in [await reader.event()] if event["clip_id"] != "done"]
+        assert (seen or [(await reader.event())["clip_id"]]) == ["newcomer"]
 
 
 async def test_a_resumed_stream_brings_what_happened_meanwhile(client, place):
