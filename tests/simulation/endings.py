@@ -94,8 +94,10 @@ class Endings:
             if video.mp4_repeats and ("enable_download", video.uid) not in self._world.chaos.may_be_late:
                 self._complain("I9 an MP4 is asked for when there is none", f"{video.uid}: {video.mp4_repeats}")
         copies = Counter(v.creator for v in [*stream.videos.values(), *stream.gone.values()] if v.source_url)
+        # The provider has no key for such calls: one that it does much later finds that it was asked for again.
+        may_be_late = any(name == "copy" for name, _ in self._world.chaos.may_be_late)
         for creator, count in copies.items():
-            if count > 1:
+            if count > 1 and not may_be_late:
                 self._complain("I9 a copy is asked for once", f"{creator}: {count}")
         if any(call.limited for call in stream.calls):
             self._complain("promise 9: the limit is never passed", "a call of ours was one too many")

@@ -95,7 +95,12 @@ class Ground:
 
     async def connect(self) -> Any:
         """A connection to the database from the node that asks."""
-        return await self.database.connect(_here().name, self.wire())
+        connection = await self.database.connect(_here().name, self.wire())
+        if connection._session.is_over:
+            # Ended while the greeting was on its way: the socket is closed when it is first looked at.
+            connection.terminate()
+            raise ConnectionResetError(104, "Connection reset by peer")
+        return connection
 
     @asynccontextmanager
     async def open_pool(self, settings: Any, role: str, name: str) -> AsyncIterator[tuple[Any, str]]:
@@ -103,7 +108,7 @@ class Ground:
         node = _here().name
         pool = self.database.pool(node, self.wire())
         # Each connection has a wire of its own, for its fate is its own.
-        pool._connect = lambda: self.database.connect(node, self.wire())
+        pool._connect = self.connect
         try:
             yield pool, role
         finally:

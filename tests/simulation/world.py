@@ -253,8 +253,14 @@ class World:
         return [
             f"{row['id']} at {row['status']} ({row['attempt']}), looked at again at {row['look_at']}"
             for row in self.database.rows("clips")
-            if row["status"] not in ("complete", "error")
+            if row["status"] not in ("complete", "error") and not self._may_still_be_uploaded(row)
         ]
+
+    def _may_still_be_uploaded(self, row: Any) -> bool:
+        """Whether nobody has sent a byte and somebody still may: a clip that is rightly waited for."""
+        video = self.stream.find(row["cloudflare_uid"]) if row["cloudflare_uid"] else None
+        is_open = video is not None and video.expires_at is not None and video.expires_at > self.now()
+        return is_open and video is not None and video.arrived_at is None and self.chaos.is_over
 
     # --- What happens at one moment --------------------------------------------------------------------
 
