@@ -23,7 +23,7 @@ from orchestrator.storage.pool import connect, create_pool
 from statusutils import ERROR, STREAM
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def plain_tracebacks() -> Iterator[None]:
     """As in production: without local variables, whose drawing takes longer than most tests here."""
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
