@@ -44,6 +44,16 @@ def test_past_its_time_every_status_ends_with_the_reason(a_clip, status: str) ->
     assert ended.step.details["error_message"] == ended.step.reason
 
 
+def test_a_job_that_rests_at_its_last_step_is_failed_as_stalled(a_clip) -> None:
+    cut = PIPELINES["cut"]
+    for minutes, is_over in ((5, False), (6, True)):
+        job = standing(a_clip, "finalizing", timedelta(minutes=minutes), pipeline="cut")
+        ended = held_to_its_limit(cut, job, STAYS, LOOKED, NOW)
+        assert (ended.step is not None) is is_over
+    assert ended.step is not None
+    assert (ended.step.status, ended.step.reason, ended.step.heals) == ("error", "Stalled at 95%", True)
+
+
 def test_the_last_look_may_still_move_it(a_clip) -> None:
     late = standing(a_clip, "processing", timedelta(days=3))
     moves = Plan(NOW, Step("stream_ready", "Cloudflare says ready"))
