@@ -47,7 +47,8 @@ def test_past_its_time_every_status_ends_with_the_reason(a_clip, status: str) ->
 def test_a_job_that_rests_at_its_last_step_is_failed_as_stalled(a_clip) -> None:
     cut = PIPELINES["cut"]
     for minutes, is_over in ((5, False), (6, True)):
-        job = standing(a_clip, "finalizing", timedelta(minutes=minutes), pipeline="cut")
+        clip = standing(a_clip, "processing", timedelta(minutes=minutes))
+        job = replace(clip, pipeline="cut", status="finalizing")
         ended = held_to_its_limit(cut, job, STAYS, LOOKED, NOW)
         assert (ended.step is not None) is is_over
     assert ended.step is not None
