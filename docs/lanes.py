@@ -16,14 +16,15 @@ HEAD = """\
 The suite (`python3 run.py test`) takes minutes. What takes longer to show is a lane: a proof in a process of its own.
 
 ```sh
-python3 run.py lanes                   # all of them, in the amounts that continuous integration runs
+python3 run.py lanes                   # all of them, in their short form
 python3 run.py lanes --long            # in the amounts of a release: hours
 python3 run.py lanes kills outages     # these alone
 ```
 
 Each prints its figures, and a failure prints the seed, the commit and the command that repeats it. What the processes
 of a lane wrote stays in `build/lanes` until the next run. Lanes that need root, a model checker, a connection pooler, a
-shifted clock or a packet filter say so where there is none; in continuous integration there has to be all of it.
+shifted clock or a packet filter say so where there is none. Continuous integration (`.ci/run`) runs the suite and those
+lanes that a busy machine cannot disturb; the others want a quiet one, for they measure time.
 
 Which promise rests on which lane: [promises.md](promises.md).
 

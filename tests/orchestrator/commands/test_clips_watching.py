@@ -211,6 +211,8 @@ async def test_ctrl_c_ends_it_quietly(ground, database: str) -> None:
             env={**os.environ, "DATABASE_URL": database},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            # As from a terminal: where the tests run in the background Ctrl-C is ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         assert child.stdout is not None
         child.stdout.readline()
