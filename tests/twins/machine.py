@@ -66,6 +66,11 @@ no_objects = st.sampled_from(
 )
 
 
+#: In a transaction that has failed, text that is no UTF-8 is refused by the client when it has sent the statement's
+#: text before, else by the server: the real connections outlive an example.
+_BOTH_REFUSE = [{"InFailedSQLTransactionError", by_client} for by_client in ("DataError", "DetailsNotAccepted")]
+
+
 def _nest(levels: int) -> Any:
     value: Any = 1
     for _ in range(levels):
@@ -132,6 +137,8 @@ class Twins(RuleBasedStateMachine):
         self.run.steps += 1
         kind = "done" if real[0] == "value" else " ".join(map(str, filter(None, real)))
         self.run.outcomes[f"{name}: {kind}"] += 1
+        if {real[0], simulated[0]} in _BOTH_REFUSE:
+            return real
         assert real[0] == simulated[0], f"{name}: {real} and, simulated, {simulated}"
         assert same(list(real), list(simulated)), f"{name}: {real} and, simulated, {simulated}"
         stamp = await self._stamp()
