@@ -16,12 +16,13 @@ RUN python -m venv /opt/orchestrator \
     && /opt/orchestrator/bin/pip install --require-hashes -r requirements/runtime.txt \
     && python -m venv /opt/build \
     && /opt/build/bin/pip install --require-hashes -r requirements/build.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY migrations migrations
 COPY statusutils statusutils
 COPY signals signals
 COPY orchestrator orchestrator
-# Everything the wheel needs is there by now: --no-index makes sure that nothing unlocked slips in.
+# Every Python package the wheel needs is there by now: --no-index makes sure that nothing unlocked slips in. The modules for
+# browsers are fetched by npm, locked by hash as well.
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /wheels . \
     && /opt/orchestrator/bin/pip install --no-deps --no-index /wheels/*.whl \
     && /opt/orchestrator/bin/python -m compileall -q /opt/orchestrator/lib \

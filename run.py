@@ -32,6 +32,8 @@ LOCKS = {"dev": "requirements/local.txt", "test": "requirements/dev.txt", "lanes
 SOURCES = ("pyproject.toml", "requirements/local.txt", "requirements/dev.txt")
 
 CHECKS = (
+    # First: the tests meet the pages with everything that a release carries.
+    ("bundles", ["hatch_build.py"]),
     ("style", ["-m", "ruff", "check", "."]),
     ("format", ["-m", "ruff", "format", "--check", "."]),
     ("types", ["-m", "mypy"]),
@@ -219,11 +221,24 @@ def install(command: str) -> None:
     run_pip(["--require-hashes", "-r", lock], total)
     # The checkout itself: linked, not copied, and built with what has just been installed.
     run_pip(["--no-deps", "--no-build-isolation", "--no-index", "--editable", ROOT], 0)
+    if command == "dev":
+        bundle()
     stamp = {"for": command, "sources": fingerprint(), "place": ROOT, "python": version_of(PYTHON)}
     with open(STAMP + ".new", "w") as file:
         json.dump(stamp, file)
     os.replace(STAMP + ".new", STAMP)
     say(f"installed in {time.monotonic() - started:.0f} s")
+
+
+def bundle() -> None:
+    """Make the modules of others for the pages, where Node is at hand; without them the pages do with less."""
+    if not shutil.which("npm"):
+        say("no npm here: uploads on the pages are limited to 200 MB and begin anew after a break")
+        return
+    made = subprocess.run([PYTHON, "hatch_build.py"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if made.returncode != 0:
+        say("the modules for large uploads and for HLS could not be made; the pages do without them:")
+        say(made.stdout.decode(errors="replace").strip()[-500:])
 
 
 def run_pip(arguments: list, total: int) -> None:

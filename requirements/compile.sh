@@ -4,7 +4,7 @@
 #   runtime.txt   what a production install holds, and nothing else
 #   local.txt     the above, the embedded parts, and the tools that install a checkout: for `run.py dev`
 #   dev.txt       the above, and what the checks and tests need: for `run.py test`
-#   build.txt     what builds the wheel: for the Dockerfile
+#   build.txt     what builds the wheel, Node for its bundles with it: for the Dockerfile
 #
 # One file each for every Python and platform that pyproject.toml names; the smaller ones repeat the versions of dev.txt.
 set -eu
@@ -21,4 +21,4 @@ lock() {
 lock dev.txt pyproject.toml requirements/tools.in --extra local --group dev "$@"
 lock local.txt pyproject.toml requirements/tools.in --extra local --constraint requirements/dev.txt "$@"
 lock runtime.txt pyproject.toml --constraint requirements/dev.txt "$@"
-lock build.txt requirements/tools.in --constraint requirements/dev.txt "$@"
+lock build.txt requirements/tools.in requirements/bundles.in --constraint requirements/dev.txt "$@"

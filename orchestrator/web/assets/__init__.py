@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from orchestrator.web.bundles import BUILT
 from orchestrator.web.problems import Problem, shorten
 from orchestrator.web.views import matches_etag
 
@@ -43,14 +44,19 @@ class Assets:
             raise KeyError(name)
         return f"/assets/{self.version}/{name}"
 
+    def find(self, name: str) -> str | None:
+        """Where the file *name* is served, None when this installation was made without it."""
+        return self.address(name) if name in self.files else None
+
 
 ASSETS: web.AppKey[Assets] = web.AppKey("assets", Assets)
 
 
-def read_assets() -> Assets:
-    """The files beside this one."""
+def read_assets(bundles: Path = BUILT) -> Assets:
+    """The files beside this one, and the bundles of others, if they were made."""
     files = {}
-    for path in sorted(Path(__file__).parent.iterdir()):
+    theirs = bundles.iterdir() if bundles.is_dir() else ()
+    for path in sorted([*theirs, *Path(__file__).parent.iterdir()], key=lambda path: path.name):
         if path.suffix in _TYPES:
             body = path.read_bytes()
             files[path.name] = Asset(body, _TYPES[path.suffix], hashlib.sha256(body).hexdigest()[:16])

@@ -32,8 +32,8 @@ async def test_nothing_but_the_files_is_served(client, name):
     assert answer.status == 404
 
 
-def test_modules_load_each_other_and_nothing_from_elsewhere():
-    assets = read_assets()
+def test_modules_load_each_other_and_nothing_from_elsewhere(tmp_path):
+    assets = read_assets(tmp_path / "without the bundles of others")
     for name, asset in assets.files.items():
         text = asset.body.decode()
         for imported in re.findall(r'from "([^"]+)"|new URL\("([^"]+)"', text):
@@ -43,6 +43,16 @@ def test_modules_load_each_other_and_nothing_from_elsewhere():
         assert not re.search(r"https?://(?!www\.w3\.org)", text), name
         assert not re.search(r"(inner|outer)HTML\s*=[^=]|insertAdjacentHTML|document\.write", text)
         assert "eval(" not in text
+
+
+async def test_bundles_are_served_where_they_were_made(tmp_path):
+    assert read_assets(tmp_path / "nothing").find("hls.js") is None
+    (tmp_path / "licenses").mkdir()
+    (tmp_path / "made-from.txt").write_text("x")
+    (tmp_path / "hls.js").write_text("export default 1;")
+    with_it = read_assets(tmp_path)
+    assert with_it.find("hls.js") == f"/assets/{with_it.version}/hls.js"
+    assert "made-from.txt" not in with_it.files
 
 
 async def test_scripts_are_scripts_and_cannot_be_framed(client):
