@@ -32,3 +32,7 @@ GRANT SELECT, DELETE ON uploads TO orchestrator_monitor;
 -- What a job has made is noted by the monitor alone.
 GRANT SELECT ON artifacts TO orchestrator_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON artifacts TO orchestrator_monitor;
+
+-- What passed between the provider and us: told to people, and forgotten after a while by whoever writes it.
+GRANT SELECT, INSERT, UPDATE, DELETE ON webhook_deliveries, webhook_refusals TO orchestrator_api;
+GRANT SELECT, INSERT, DELETE ON provider_calls TO orchestrator_api, orchestrator_monitor;

@@ -70,6 +70,14 @@ def explain(clip: Clip, now: datetime, leadership: Leadership | None = None) -> 
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
+def retry_moment(clip: Clip) -> datetime | None:
+    """When *clip*, which has failed, is tried again by itself; None where it is not, or where nothing is left of it."""
+    pipeline = PIPELINES.get(clip.pipeline)
+    if pipeline is None or clip.status != ERROR or pipeline.resume_status(clip) is None:
+        return None
+    return retry_time(clip)
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One clip at one moment, and what its document says of it; strangers may have written that, so nothing is sure."""
@@ -148,6 +156,12 @@ class Case:
     @property
     def resume_status(self) -> str | None:
         return PIPELINES[self.clip.pipeline].resume_status(self.clip)
+
+    @property
+    def removes_video(self) -> bool:
+        """Whether the clip has ended and its video at the provider still has to go."""
+        asked, done = self.has("delete_requested"), self.has("deleted_at")
+        return self.is_ended and asked and not done and bool(self.clip.cloudflare_uid)
 
     @property
     def place(self) -> str:
@@ -283,12 +297,6 @@ def _says_pending(case: Case) -> str:
     return f"{waits}{f', {furthest}{asked}' if asked else ''}: the monitor does that next"
 
 
-def _removes_video(case: Case) -> bool:
-    return (
-        case.is_ended and case.has("delete_requested") and not case.has("deleted_at") and bool(case.clip.cloudflare_uid)
-    )
-
-
 def _says_error(case: Case) -> str:
     if case.resume_status is None:
         return "it stays so, for nothing is left that a new attempt could start from"
@@ -331,7 +339,7 @@ NEXT = (
     Row(lambda case: _has_work(case) and case.leadership is not None and not case.leadership.leads, _says_unled),
     Row(lambda case: _has_work(case) and case.leadership is not None and case.leadership.hangs, _says_hanging),
     Row(lambda case: case.clip.pending > 0, _says_pending),
-    Row(_removes_video, lambda case: "its video is being removed at Cloudflare"),
+    Row(lambda case: case.removes_video, lambda case: "its video is being removed at Cloudflare"),
     Row(lambda case: case.clip.status == ERROR, _says_error),
     Row(lambda case: case.clip.status == COMPLETE, lambda case: "nothing more happens"),
     Row(_always, _says_look),

@@ -76,6 +76,19 @@ def verify(
         raise BadSignature("mismatch")
 
 
+def was_signed(raw_body: bytes, header_values: Sequence[str], secrets: Sequence[str]) -> bool:
+    """Whether one of *secrets* signed *raw_body* at the time the header names, however long ago that was.
+
+    Tells one that came too late from a forgery; only `verify` tells whether it may be believed.
+    """
+    try:
+        signed_at, _ = _parse(header_values)
+        verify(raw_body, header_values, secrets, int(signed_at))
+    except BadSignature:
+        return False
+    return True
+
+
 def sign(raw_body: bytes, secret: str, at: float) -> str:
     """The header value with which the provider would send *raw_body* at the moment *at* (unix seconds)."""
     if not secret:

@@ -12,7 +12,9 @@ from aiohttp import web
 
 from orchestrator.storage.pool import connect_to_listen
 from orchestrator.web.assets import ASSETS, read_assets
+from orchestrator.web.board import BOARD, Board
 from orchestrator.web.bodies import MAX_BYTES
+from orchestrator.web.delivery_log import DELIVERY_LOG, DeliveryLog
 from orchestrator.web.edge import GUARDS, edge, expect, expect_file
 from orchestrator.web.events import FEED, HEARTBEAT, HEARTBEAT_SECONDS
 from orchestrator.web.expecting import EXPECTATIONS, Expectations
@@ -53,8 +55,10 @@ def create_app(services: Services, heartbeat_seconds: float = HEARTBEAT_SECONDS)
     app[ASSETS] = read_assets()
     app[DOCUMENT] = build_document(API_ROUTES)
     app[EXPECTATIONS] = Expectations()
+    app[BOARD] = Board()
     app[PLACE] = place_from(services.settings)
     tus.prepare(app)
+    app[DELIVERY_LOG] = DeliveryLog(services.pool)
     app[GUARDS] = {}
     app[HEARTBEAT] = heartbeat_seconds
     app[FEED] = _feed_for(services, app[METRICS])
@@ -65,6 +69,7 @@ def create_app(services: Services, heartbeat_seconds: float = HEARTBEAT_SECONDS)
         if route.method == "GET" and route.media_type != "text/event-stream":
             resource.add_route("HEAD", route.handler)
     app.cleanup_ctx.append(_live)
+    app.cleanup_ctx.append(_delivery_log)
     app.on_shutdown.append(_end_streams)
     return app
 
@@ -106,6 +111,11 @@ async def _live(app: web.Application) -> AsyncIterator[None]:
     app[FEED].start()
     yield
     await app[FEED].close()
+
+
+async def _delivery_log(app: web.Application) -> AsyncIterator[None]:
+    async with app[DELIVERY_LOG].kept():
+        yield
 
 
 async def _end_streams(app: web.Application) -> None:

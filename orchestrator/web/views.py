@@ -159,3 +159,8 @@ def _plain(value: Any) -> Any:
 def timestamp(value: datetime) -> str:
     """RFC 3339 in UTC with milliseconds; infinity, which a date cannot tell, as it is."""
     return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def timestamp_or_none(value: datetime | None) -> str | None:
+    """The same where there may be none."""
+    return None if value is None else timestamp(value)

@@ -6,22 +6,27 @@ came, and a video that is not ours gets the same answer as one that is. The body
 
 from __future__ import annotations
 
+import contextlib
+
+import asyncpg
 import structlog
 from aiohttp import web
 
 from orchestrator.drivers.cloudflare_models import WEBHOOK_MAX_BYTES, Video, parse_webhook_video
-from orchestrator.drivers.signatures import HEADER, BadSignature, verify
+from orchestrator.drivers.signatures import HEADER, BadSignature, verify, was_signed
 from orchestrator.drivers.strict_json import BadDocument
 from orchestrator.pipelines.stream.plan import implied_status
 from orchestrator.storage.clips import read_clip_by_uid
+from orchestrator.storage.deliveries import Outcome, Signature
 from orchestrator.web.bodies import read_limited
 from orchestrator.web.connections import connection_of
+from orchestrator.web.delivery_log import DELIVERY_LOG
 from orchestrator.web.metrics import METRICS
 from orchestrator.web.problems import Fault, Problem
 from orchestrator.web.refusals import REFUSALS
 from orchestrator.web.services import services_of
 from orchestrator.web.views import json_response
-from signals import signal_status_update
+from signals import SignalError, signal_status_update
 from statusutils import ERROR
 
 log = structlog.get_logger(__name__)
@@ -53,10 +58,16 @@ async def receive_notification(request: web.Request) -> web.Response:
 def _check_signature(request: web.Request, raw: bytes) -> None:
     services = services_of(request)
     secrets = [secret.get_secret_value() for secret in services.settings.cloudflare_webhook_secret]
+    said = request.headers.getall(HEADER, [])
     try:
-        verify(raw, request.headers.getall(HEADER, []), secrets, services.now().timestamp())
+        verify(raw, said, secrets, services.now().timestamp())
     except BadSignature as problem:
         request.app[REFUSALS].warn("a notification was refused", reason=problem.reason)
+        request.app[DELIVERY_LOG].count(problem.reason, services.now())
+        if problem.reason in ("stale", "early") and was_signed(raw, said, secrets):
+            # Ours or the provider's clock is wrong, or somebody sends an old one again: its clip's page tells.
+            with contextlib.suppress(BadDocument):
+                _note(request, raw, parse_webhook_video(raw), "stale", "refused")
         # The reason stays here: whoever guesses should not be told how near he is.
         raise Problem("bad-signature", "The signature is missing, stale or wrong") from problem
 
@@ -64,18 +75,40 @@ def _check_signature(request: web.Request, raw: bytes) -> None:
 async def _record(request: web.Request, video: Video) -> bool:
     """Leave one signal for the clip that has this video; whether there is one."""
     services = services_of(request)
+    raw = await read_limited(request, WEBHOOK_MAX_BYTES)
     async with connection_of(request) as connection:
         clip = await read_clip_by_uid(connection, video.uid)
         if clip is None:
             return False
-        status = implied_status(video.state)
-        if status is not None:
-            details = _details(video, is_error=status == ERROR)
-            await signal_status_update(connection, clip.id, status, details, SOURCE, hearsay=True)
-            request.app[METRICS].count_signal(SOURCE)
+        try:
+            asked = await ask_as_told(connection, clip.id, video, SOURCE)
+        except SignalError:
+            _note(request, raw, video, "valid", "refused")
+            raise
+    if asked is not None:
+        request.app[METRICS].count_signal(SOURCE)
+    _note(request, raw, video, "valid", "ignored" if asked is None else "recorded")
     services.wakeups.wake()
     log.info("a notification was recorded", clip_id=clip.id, provider_state=video.state.value)
     return True
+
+
+async def ask_as_told(
+    connection: asyncpg.Connection, clip_id: str, video: Video, source: str
+) -> tuple[str, int] | None:
+    """Leave the signal that the notification of *video* stands for; the status and attempt, None if it asks nothing.
+
+    The one door for notifications: those that come, and those that somebody replays.
+    """
+    status = implied_status(video.state)
+    if status is None:
+        return None
+    details = _details(video, is_error=status == ERROR)
+    return status, await signal_status_update(connection, clip_id, status, details, source, hearsay=True)
+
+
+def _note(request: web.Request, raw: bytes, video: Video, signature: Signature, outcome: Outcome) -> None:
+    request.app[DELIVERY_LOG].keep(raw, video, signature, outcome, services_of(request).now())
 
 
 def _details(video: Video, *, is_error: bool) -> dict[str, str]:

@@ -1,0 +1,87 @@
+"""What is kept of a notification's body: readable, enough to replay it, and without anything that opens a door."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from orchestrator.drivers.cloudflare_models import Video
+
+# The provider's have about 1,500 bytes. A larger one costs more than it tells, and is cut to the fields that count.
+WHOLE_MAX_BYTES = 12_000
+KEPT_MAX_BYTES = 16_384
+_REASON_MAX_CHARACTERS = 500
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+_SECRET_NAME = re.compile(r"secret|token|passw|authori[sz]ation|signature|credential|uploadurl|api.?key", re.IGNORECASE)
+_LEFT_OUT = "(left out)"
+# Where the video is played from: these may be seen with their path, for the page links to them anyway.
+_PLAYED_FROM = frozenset({("thumbnail",), ("preview",), ("playback", "hls"), ("playback", "dash")})
+# The provider's names have 32 characters; what is longer may be a token in the place of one.
+_SEGMENT_MAX_CHARACTERS = 64
+
+
+def body_to_keep(raw: bytes, video: Video) -> str:
+    """The body *raw*, which was parsed as *video*, as JSON text of at most `KEPT_MAX_BYTES` bytes."""
+    if len(raw) <= WHOLE_MAX_BYTES:
+        text = _as_text(_without_secrets(json.loads(raw), ()))
+        if len(text.encode()) <= KEPT_MAX_BYTES:
+            return text
+    return _as_text(
+        {
+            "uid": video.uid,
+            "readyToStream": video.ready_to_stream,
+            "status": {
+                "state": _without_addresses(video.state_raw[:100]),
+                "errorReasonCode": _without_addresses((video.error_code or "")[:100]),
+                "errorReasonText": _without_addresses((video.error_text or "")[:_REASON_MAX_CHARACTERS]),
+            },
+        }
+    )
+
+
+def _as_text(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def _without_secrets(value: Any, path: tuple[str, ...]) -> Any:
+    """*value*, whose depth was bounded when it was parsed."""
+    if isinstance(value, dict):
+        return {
+            _without_addresses(name): _LEFT_OUT if _is_secret(name, each) else _without_secrets(each, (*path, name))
+            for name, each in value.items()
+        }
+    if isinstance(value, list):
+        return [_without_secrets(each, (*path, "[]")) for each in value]
+    if isinstance(value, str):
+        return _played_from(value) if path in _PLAYED_FROM else _without_addresses(value)
+    return value
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    # A flag like requireSignedURLs is none, whatever it is called.
+    return not isinstance(value, bool | None) and _SECRET_NAME.search(name) is not None
+
+
+def _without_addresses(text: str) -> str:
+    return _ADDRESS.sub(lambda found: _host_of(found.group()), text)
+
+
+def _host_of(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        return f"{parts.scheme}://{parts.hostname}/…" if parts.hostname else _LEFT_OUT
+    except ValueError:
+        return _LEFT_OUT
+
+
+def _played_from(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        whole = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    except ValueError:
+        return _LEFT_OUT
+    is_plain = all(len(segment) <= _SEGMENT_MAX_CHARACTERS for segment in parts.path.split("/"))
+    return whole if parts.hostname and is_plain and "://" not in parts.path else _without_addresses(address)
