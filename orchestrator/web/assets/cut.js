@@ -1,7 +1,10 @@
 // Cutting a video: mark ranges on it while it is still on this computer, send it, ask for the clips, go to their page.
 
 import { announce } from "./announce.js";
-import { upload as sendByTus } from "./tus.js";
+import { faultOf, takeFiles } from "./dropping.js";
+import { size } from "./measures.js";
+import { sendResumable } from "./resumable.js";
+import { documentOf, sendForm } from "./sending.js";
 
 const form = document.querySelector("form[data-cut]");
 const at = (name) => document.querySelector(`[data-${name}]`);
@@ -13,14 +16,8 @@ let begun = null; // a start that has no end yet
 let control = null; // of the sending under way
 
 const seconds = (value) => Number(value.toFixed(3));
+const check = (file) => faultOf(file, Number(form.dataset.uploadMax), size);
 const isManual = () => form.elements.mode.value === "manual";
-
-function size(bytes) {
-  const units = ["bytes", "kB", "MB", "GB"];
-  let place = 0;
-  for (; bytes >= 1000 && place < 3; place += 1) bytes /= 1000;
-  return `${bytes.toFixed(place ? 1 : 0)} ${units[place]}`;
-}
 
 function showFault(text) {
   at("fault").textContent = text;
@@ -37,12 +34,6 @@ function chosen() {
   if (shown) preview.src = shown;
   showFault(file ? check(file) : "");
   if (file && !rows.children.length) add();
-}
-
-function check(file) {
-  if (!file.size) return "The file is empty.";
-  const most = Number(form.dataset.uploadMax);
-  return file.size > most ? `The file has ${size(file.size)}; at most ${size(most)} are taken.` : "";
 }
 
 function cell(row, child) {
@@ -86,21 +77,22 @@ function number() {
   });
 }
 
+function showMarked(text) {
+  at("marked").textContent = text;
+  announce(text);
+}
+
 function mark(which) {
   const now = seconds(preview.currentTime);
   if (which === "start") {
     begun = now;
-    at("marked").textContent = `Starts at ${now} s`;
-    return;
+    return showMarked(`Starts at ${now} s`);
   }
-  if (begun === null || now <= begun) {
-    at("marked").textContent = "Mark a start before the end.";
-    return;
-  }
+  if (begun === null || now <= begun) return showMarked("Mark a start before the end.");
   const empty = [...rows.children].find((row) => timesOf(row).every(Number.isNaN));
   empty?.remove();
   add(begun, now);
-  at("marked").textContent = `Clip ${rows.children.length}: ${begun} to ${now} s`;
+  showMarked(`Clip ${rows.children.length}: ${begun} to ${now} s`);
   begun = null;
 }
 
@@ -124,21 +116,24 @@ function wanted() {
   return clips.length ? { ...common, mode: "manual", clips, maxClips: clips.length } : "Mark at least one range.";
 }
 
-async function answerOf(answer) {
-  const document_ = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error([document_.detail ?? `The service answered ${answer.status}.`, document_.hint].filter(Boolean).join(" "));
-  return document_;
-}
-
 const base64 = (text) => btoa(String.fromCodePoint(...new TextEncoder().encode(text)));
 
-async function beginUpload(file) {
+/** Send *file* here; the id it is kept under. In one go where this installation has no part for resuming. */
+async function sendFile(file, how) {
+  if (form.dataset.resumable !== "yes") {
+    // Under a name of its own, so that a second try after a lost answer is the same upload.
+    const id = `page-${Date.now()}-${Math.random().toString(36).slice(2)}`;
+    await sendForm(file, `/api/videos/upload?uploadId=${id}`, how);
+    return id;
+  }
   const answer = await fetch("/api/videos/tus", {
     method: "POST",
     headers: { "Tus-Resumable": "1.0.0", "Upload-Length": String(file.size), "Upload-Metadata": `filename ${base64(file.name.slice(0, 200))}` },
   });
-  if (!answer.ok) await answerOf(answer);
-  return answer.headers.get("Location");
+  if (!answer.ok) await documentOf(answer);
+  const url = answer.headers.get("Location");
+  await sendResumable(file, url, how);
+  return decodeURIComponent(url.slice(url.lastIndexOf("/") + 1));
 }
 
 function onSent(file) {
@@ -168,12 +163,10 @@ async function start(event) {
   try {
     at("name").textContent = file.name;
     at("sending").hidden = false;
-    const url = await beginUpload(file);
     const onRetry = (problem) => { at("doing").textContent = `${problem.message}; trying again`; };
-    await sendByTus(file, url, { onSent: onSent(file), onRetry, signal: control.signal });
+    const uploadId = await sendFile(file, { onSent: onSent(file), onRetry, signal: control.signal });
     at("doing").textContent = "Asking for the clips…";
-    const uploadId = decodeURIComponent(url.slice(url.lastIndexOf("/") + 1));
-    const job = await answerOf(await fetch("/api/process-video", {
+    const job = await documentOf(await fetch("/api/process-video", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ uploadId, title: file.name.slice(0, 200), ...asked }),
@@ -203,21 +196,10 @@ function onKey(event) {
   mark(which);
 }
 
-const drop = at("drop");
-for (const name of ["dragenter", "dragover"]) drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
-for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
-drop.addEventListener("drop", (event) => {
-  event.preventDefault();
-  if (!event.dataTransfer.files.length) return;
-  input.files = event.dataTransfer.files;
-  chosen();
-});
-// A file that misses the target would otherwise replace the page.
-for (const name of ["dragover", "drop"]) addEventListener(name, (event) => event.preventDefault());
+takeFiles(at("drop"), input, chosen);
 addEventListener("beforeunload", (event) => { if (control) event.preventDefault(); });
 addEventListener("keydown", onKey);
 preview.addEventListener("error", () => { at("no-preview").hidden = false; });
-input.addEventListener("change", chosen);
 rows.addEventListener("input", number);
 for (const each of form.elements.mode) each.addEventListener("change", showMode);
 for (const each of document.querySelectorAll("[data-mark]")) each.addEventListener("click", () => mark(each.dataset.mark));

@@ -1,7 +1,8 @@
 // One HTTP call that sends bytes and tells how many went: fetch cannot tell.
 
 // A connection that moves nothing for this long is dead, whatever it says.
-const STALLED_MS = 60_000;
+export const STALLED_MS = 60_000;
+const FORM_TRIES_MAX = 3;
 
 export class CallFailed extends Error {
   constructor(status, text) {
@@ -10,7 +11,19 @@ export class CallFailed extends Error {
   }
 }
 
-/** Send *body*; the answered XMLHttpRequest. Throws CallFailed for anything but 2xx, AbortError when *signal* says stop. */
+/** What is said of a call that was answered with *status*, or not at all (0). Addresses of uploads are secret. */
+export function failure(status) {
+  return new CallFailed(status, status ? `the upload address answered ${status}` : "the connection broke");
+}
+
+/** The document of an answer of this service; throws what its problem says. */
+export async function documentOf(answer) {
+  const found = await answer.json().catch(() => ({}));
+  if (answer.ok) return found;
+  throw new CallFailed(answer.status, [found.detail ?? `The service answered ${answer.status}.`, found.hint].filter(Boolean).join(" "));
+}
+
+/** Send *body*; the answered XMLHttpRequest. Throws CallFailed for anything but 2xx, the signal's reason when it says stop. */
 export function send(method, url, { headers = {}, body = null, onSent = () => {}, signal } = {}) {
   return new Promise((resolve, reject) => {
     const call = new XMLHttpRequest();
@@ -30,15 +43,27 @@ export function send(method, url, { headers = {}, body = null, onSent = () => {}
     call.open(method, url);
     for (const [name, value] of Object.entries(headers)) call.setRequestHeader(name, value);
     call.upload.onprogress = (event) => { alive(); onSent(event.loaded); };
-    call.onload = () => {
-      if (call.status >= 200 && call.status < 300) end(resolve, call);
-      else end(reject, new CallFailed(call.status, `the upload address answered ${call.status}`));
-    };
-    call.onerror = () => end(reject, new CallFailed(0, "the connection broke"));
+    call.onload = () => (call.status >= 200 && call.status < 300 ? end(resolve, call) : end(reject, failure(call.status)));
+    call.onerror = () => end(reject, failure(0));
     call.onabort = () => end(reject, new CallFailed(0, "the connection stood still"));
     alive();
     call.send(body);
   });
+}
+
+/** Send *file* whole, as a form; after a failure that may pass, once more from its start. */
+export async function sendForm(file, url, { onSent, onRetry, signal }) {
+  for (let failures = 1; ; failures += 1) {
+    const body = new FormData();
+    body.append("file", file, file.name);
+    try {
+      return await send("POST", url, { body, onSent: (bytes) => onSent(Math.min(bytes, file.size)), signal });
+    } catch (problem) {
+      if (!mayPass(problem) || failures >= FORM_TRIES_MAX) throw problem;
+      onRetry(problem);
+      await wait(pause(failures), signal);
+    }
+  }
 }
 
 /** Wait, or throw when *signal* says stop. */

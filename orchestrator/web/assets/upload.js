@@ -1,195 +1,184 @@
-// Sending a file: ask for an address, show the clip's page at once, send the bytes, go there.
+// The page that sends files: what is chosen is listed and checked, then sent, a few at a time; each leads to its clip.
 
 import { announce } from "./announce.js";
-import { mayPass, pause, send, wait } from "./sending.js";
-import { upload as sendByTus } from "./tus.js";
+import { faultOf, takeFiles } from "./dropping.js";
+import { size, span } from "./measures.js";
+import { forget, unfinished } from "./remembering.js";
+import { Transfer } from "./transfer.js";
 
-const FORM_TRIES_MAX = 3;
+// More at once share the same line; fewer leave it idle while one waits for an answer.
+const AT_ONCE = 3;
+
 const form = document.querySelector("form[data-upload]");
-const sending = document.querySelector("[data-sending]");
-const fault = document.querySelector("[data-fault]");
-const at = (name) => document.querySelector(`[data-${name}]`);
-const input = form.elements.file;
+const list = document.querySelector("[data-transfers]");
+const at = (name, place = document) => place.querySelector(`[data-${name}]`);
+const isResumable = form.dataset.resumable === "yes";
+const most = Number(isResumable ? form.dataset.uploadMax : form.dataset.formMax);
+const rows = new Map(); // transfer -> its line
+const queue = []; // wanted, and not yet on their way
+let isAloneOnPage = true; // a single file leads to its clip when it is sent; of several, each line does
 
-let control = null; // of the sending under way
-let goOn = null; // set while it is paused
-let isCancelled = false;
+const STATES = {
+  waiting: () => "Ready to send",
+  queued: () => "Waits for its turn",
+  starting: () => "Beginning…",
+  sending: (transfer) => {
+    const rate = transfer.rate;
+    const left = rate ? `, ${size(rate)}/s, ${span((transfer.file.size - transfer.sent) / rate)} left` : "";
+    return `${size(transfer.sent)} of ${size(transfer.file.size)}${left}`;
+  },
+  retrying: (transfer) => `${transfer.problem}; trying again`,
+  paused: (transfer) => `Paused at ${size(transfer.sent)} of ${size(transfer.file.size)}`,
+  sent: () => "Sent",
+  failed: () => "Not sent",
+  cancelled: () => "Cancelled",
+};
 
-function size(bytes) {
-  const units = ["bytes", "kB", "MB", "GB"];
-  let place = 0;
-  for (; bytes >= 1000 && place < 3; place += 1) bytes /= 1000;
-  return `${bytes.toFixed(place ? 1 : 0)} ${units[place]}`;
-}
+const stateOf = (transfer) => (queue.includes(transfer) ? "queued" : transfer.state);
 
 function showFault(text) {
-  fault.textContent = text;
-  fault.hidden = !text;
-  if (text) form.hidden = false;
+  at("fault", form).textContent = text;
+  at("fault", form).hidden = !text;
 }
 
-function chosen() {
-  const file = input.files[0];
-  at("chosen").textContent = file ? `${file.name}, ${size(file.size)}` : "";
-  showFault(file ? check(file) : "");
+function show(transfer) {
+  const row = rows.get(transfer);
+  const state = stateOf(transfer);
+  row.dataset.state = state;
+  at("doing", row).textContent = STATES[state](transfer);
+  at("sent", row).value = state === "sent" ? 100 : (100 * transfer.sent) / transfer.file.size;
+  at("fault", row).textContent = state === "failed" ? transfer.problem : "";
+  at("fault", row).hidden = state !== "failed";
+  at("page", row).hidden = !transfer.clip;
+  if (transfer.clip) at("page", row).href = `/clips/${encodeURIComponent(transfer.clip.id)}`;
+  at("anew", row).hidden = !transfer.wasBegun || state !== "waiting";
+  at("pause", row).hidden = !isResumable || !(transfer.isMoving || state === "paused");
+  at("pause", row).firstChild.data = state === "paused" ? "Go on" : "Pause";
+  at("retry", row).hidden = state !== "failed";
+  at("cancel", row).hidden = transfer.isOver;
+  at("cancel", row).firstChild.data = state === "waiting" ? "Remove" : "Cancel";
+  tell(transfer, row, state);
 }
 
-function check(file) {
-  if (!file.size) return "The file is empty.";
-  if (file.size > Number(form.dataset.uploadMax)) return `The file has ${size(file.size)}; the provider takes 30 GB at most.`;
-  return "";
+/** A sentence at every quarter of the way, and at every turn. */
+function tell(transfer, row, state) {
+  const quarter = Math.floor((4 * transfer.sent) / transfer.file.size);
+  const name = transfer.file.name;
+  if (state === "sending" && quarter > Number(row.dataset.quarter) && quarter < 4) announce(`${name}: ${quarter * 25} percent sent`);
+  if (state === "sending") row.dataset.quarter = String(Math.max(quarter, Number(row.dataset.quarter)));
+  if (state === row.dataset.told || !["sent", "paused", "cancelled"].includes(state)) return;
+  row.dataset.told = state;
+  announce(`${name}: ${{ sent: "sent", paused: "paused", cancelled: "cancelled" }[state]}`);
 }
 
-// A file that was being sent before the page was closed goes on where it stopped.
-const memory = (file) => `upload:${file.name}:${file.size}:${file.lastModified}`;
-
-function remembered(file) {
-  try {
-    const kept = JSON.parse(localStorage.getItem(memory(file)));
-    return kept && new Date(kept.upload_expires_at) > new Date() ? kept : null;
-  } catch {
-    return null;
+function add(file) {
+  const transfer = new Transfer(file, { isResumable, onChange: show });
+  const row = at("row").content.firstElementChild.cloneNode(true);
+  rows.set(transfer, row);
+  row.dataset.quarter = "0";
+  at("name", row).textContent = file.name;
+  at("size", row).textContent = size(file.size);
+  at("sent", row).setAttribute("aria-label", `${file.name}, sent`);
+  for (const button of row.querySelectorAll("button")) {
+    const whose = document.createElement("span");
+    whose.className = "hidden";
+    whose.textContent = ` ${file.name}`;
+    button.append(whose);
   }
+  at("anew", row).querySelector("input").addEventListener("change", ({ target }) => { transfer.startsAnew = target.checked; });
+  at("pause", row).addEventListener("click", () => (transfer.isMoving ? transfer.pause() : want(transfer)));
+  at("retry", row).addEventListener("click", () => want(transfer));
+  at("cancel", row).addEventListener("click", () => cancel(transfer));
+  list.append(row);
+  list.hidden = false;
+  show(transfer);
 }
 
-function remember(file, clip) {
-  try {
-    if (clip) localStorage.setItem(memory(file), JSON.stringify(clip));
-    else localStorage.removeItem(memory(file));
-  } catch {
-    // Private windows have no storage: then a closed page means a new start.
+function cancel(transfer) {
+  const isUntouched = transfer.state === "waiting" && !queue.includes(transfer);
+  const place = queue.indexOf(transfer);
+  if (place >= 0) queue.splice(place, 1);
+  if (!isUntouched) return transfer.cancel();
+  rows.get(transfer).remove();
+  rows.delete(transfer);
+  list.hidden = !rows.size;
+  showChosen();
+  form.elements.file.focus();
+}
+
+function showChosen() {
+  const waiting = [...rows.keys()].filter((transfer) => stateOf(transfer) === "waiting");
+  // One title for several clips would tell none of them apart.
+  at("title-field").hidden = waiting.length > 1;
+  form.querySelector("button").textContent = waiting.length > 1 ? `Upload ${waiting.length} files` : "Upload";
+}
+
+function chosen(files) {
+  const known = new Set([...rows.keys()].filter((transfer) => !transfer.isOver).map(({ file }) => `${file.name}:${file.size}:${file.lastModified}`));
+  const faults = [];
+  for (const file of files) {
+    const fault = faultOf(file, most, size);
+    if (fault) faults.push(files.length > 1 ? `${file.name}: ${fault}` : fault);
+    else if (!known.has(`${file.name}:${file.size}:${file.lastModified}`)) add(file);
   }
+  showFault(faults.join(" "));
+  // What is listed is listed: the same file can be chosen again after it was removed.
+  form.elements.file.value = "";
+  showChosen();
 }
 
-async function create(file) {
-  const title = form.elements.title.value.trim() || file.name;
-  const answer = await fetch("/api/clips", {
-    method: "POST",
-    headers: { "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}` },
-    body: JSON.stringify({ source: "upload", title: title.slice(0, Number(form.dataset.titleMax)), size_bytes: file.size }),
-  });
-  const document_ = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error([document_.detail ?? `The service answered ${answer.status}.`, document_.hint].filter(Boolean).join(" "));
-  return document_;
+function want(transfer) {
+  queue.push(transfer);
+  show(transfer);
+  pump();
 }
 
-function progressFor(file) {
-  let quarter = 0;
-  let mark = { at: performance.now(), bytes: null };
-  return (bytes) => {
-    const part = Math.min(100, (100 * Math.min(bytes, file.size)) / file.size);
-    at("sent").value = part;
-    at("speed").textContent = `${size(Math.min(bytes, file.size))} of ${size(file.size)}`;
-    const seconds = (performance.now() - mark.at) / 1000;
-    if (mark.bytes === null || seconds > 5) mark = { at: performance.now(), bytes };
-    else if (seconds > 1) at("speed").textContent += `, ${size((bytes - mark.bytes) / seconds)}/s`;
-    if (Math.floor(part / 25) > quarter) {
-      quarter = Math.floor(part / 25);
-      announce(`${quarter * 25} percent sent`);
-    }
-  };
+function pump() {
+  const moving = [...rows.keys()].filter((transfer) => transfer.isMoving).length;
+  for (const transfer of queue.splice(0, Math.max(0, AT_ONCE - moving))) transfer.run().finally(() => onStop(transfer));
 }
 
-async function sendByForm(file, url, onSent, signal) {
-  for (let failures = 1; ; failures += 1) {
-    const body = new FormData();
-    body.append("file", file, file.name);
-    try {
-      await send("POST", url, { body, onSent, signal });
-      return;
-    } catch (problem) {
-      if (!mayPass(problem) || failures >= FORM_TRIES_MAX) throw problem;
-      at("doing").textContent = `${problem.message}; trying again`;
-      await wait(pause(failures), signal);
-    }
-  }
+function onStop(transfer) {
+  pump();
+  if (transfer.state !== "sent" || !isAloneOnPage) return;
+  location.assign(`/clips/${encodeURIComponent(transfer.clip.id)}`);
 }
 
-async function sendAll(file, clip) {
-  const onSent = progressFor(file);
-  for (;;) {
-    control = new AbortController();
-    at("doing").textContent = "Sending…";
-    try {
-      if (clip.protocol === "form") await sendByForm(file, clip.upload_url, onSent, control.signal);
-      else {
-        const onRetry = (problem) => { at("doing").textContent = `${problem.message}; trying again`; };
-        const heard = (bytes) => { at("doing").textContent = "Sending…"; onSent(bytes); };
-        await sendByTus(file, clip.upload_url, { onSent: heard, onRetry, signal: control.signal });
-      }
-      return;
-    } catch (problem) {
-      if (problem !== "paused") throw problem;
-      at("doing").textContent = "Paused";
-      await new Promise((resolve) => { goOn = resolve; });
-      goOn = null;
-      if (isCancelled) throw "cancelled";
-    }
-  }
-}
-
-async function start(event) {
+function start(event) {
   event.preventDefault();
-  const file = input.files[0];
-  const wrong = file ? check(file) : "Choose a file first.";
-  if (wrong) return showFault(wrong);
+  const waiting = [...rows.keys()].filter((transfer) => stateOf(transfer) === "waiting");
+  if (!waiting.length) return showFault("Choose a file first.");
   showFault("");
-  isCancelled = false;
-  const button = form.querySelector("button");
-  button.disabled = true;
-  try {
-    const clip = remembered(file) ?? (await create(file));
-    if (clip.protocol === "tus") remember(file, clip);
-    form.hidden = true;
-    sending.hidden = false;
-    at("name").textContent = file.name;
-    at("page").href = `/clips/${encodeURIComponent(clip.id)}`;
-    at("pause").hidden = clip.protocol === "form";
-    await sendAll(file, clip);
-    remember(file, null);
-    control = null; // leaving the page loses nothing any more
-    announce("The file is sent");
-    location.assign(`/clips/${encodeURIComponent(clip.id)}`);
-  } catch (problem) {
-    sending.hidden = true;
-    if (problem === "cancelled") return;
-    if ([403, 404, 410].includes(problem.status)) remember(file, null);
-    showFault(`Not sent: ${problem.message ?? problem}`);
-  } finally {
-    button.disabled = false;
-    control = null;
-    if (sending.hidden) form.hidden = false;
+  isAloneOnPage = rows.size === 1;
+  const title = form.elements.title.value.trim();
+  for (const transfer of waiting) {
+    transfer.title = (waiting.length === 1 && title) || transfer.file.name.slice(0, Number(form.dataset.titleMax));
+    queue.push(transfer);
   }
+  form.elements.title.value = "";
+  waiting.forEach(show);
+  pump();
+  showChosen();
 }
 
-function pauseOrGoOn() {
-  if (goOn) goOn();
-  else control?.abort("paused");
-  at("pause").textContent = goOn ? "Pause" : "Go on";
+/** What another visit began: its bytes can only come from the person who has the file. */
+async function offerUnfinished() {
+  const found = isResumable ? await unfinished() : [];
+  const place = at("unfinished");
+  place.querySelector("ul").replaceChildren(...found.map(([key, clip]) => {
+    const item = at("unfinished-row").content.firstElementChild.cloneNode(true);
+    at("name", item).textContent = clip.name;
+    at("size", item).textContent = size(clip.bytes);
+    at("page", item).href = `/clips/${encodeURIComponent(clip.id)}`;
+    item.querySelector("button").addEventListener("click", () => { forget(key); item.remove(); place.hidden = !place.querySelector("li"); });
+    return item;
+  }));
+  place.hidden = !found.length;
 }
 
-function cancel() {
-  const file = input.files[0];
-  if (file) remember(file, null);
-  isCancelled = true;
-  if (goOn) goOn();
-  else control?.abort("cancelled");
-  at("pause").textContent = "Pause";
-}
-
-const drop = at("drop");
-for (const name of ["dragenter", "dragover"]) drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
-for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
-drop.addEventListener("drop", (event) => {
-  event.preventDefault();
-  if (!event.dataTransfer.files.length) return;
-  input.files = event.dataTransfer.files;
-  chosen();
-});
-// A file that misses the target would otherwise replace the page.
-for (const name of ["dragover", "drop"]) addEventListener(name, (event) => event.preventDefault());
-addEventListener("beforeunload", (event) => { if (control) event.preventDefault(); });
-input.addEventListener("change", chosen);
+takeFiles(at("drop"), form.elements.file, chosen);
 form.addEventListener("submit", start);
-at("pause").addEventListener("click", pauseOrGoOn);
-at("cancel").addEventListener("click", cancel);
+addEventListener("beforeunload", (event) => { if ([...rows.keys()].some((transfer) => transfer.isMoving)) event.preventDefault(); });
+// The browser keeps what was typed over a reload; what was chosen is chosen anew.
+form.reset();
+offerUnfinished();

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from orchestrator.pipelines.cut.ranges import MOST_CLIPS
 from orchestrator.pipelines.cut.request import DEFAULT_CLIP_SECONDS, DEFAULT_MOST_CLIPS
+from orchestrator.web.assets import ASSETS
 from orchestrator.web.jobs.place import PLACE
 from orchestrator.web.pages.layout import page
 from orchestrator.web.pages.markup import fill, markup
@@ -18,7 +19,7 @@ _OFF = markup("""<h1>Cut a video</h1>
 _MAIN = """<h1>Cut a video</h1>
 <noscript><p class="note">Marking ranges needs scripts. Without them use the API:
 <a href="/api/docs">POST /api/videos/upload, then POST /api/process-video</a>.</p></noscript>
-<form data-cut data-upload-max="$upload_max" data-most-clips="$most_clips">
+<form data-cut data-resumable="$resumable" data-upload-max="$upload_max" data-most-clips="$most_clips">
 <section class="card">
 <h2>The video</h2>
 <label class="drop" data-drop>
@@ -33,7 +34,7 @@ _MAIN = """<h1>Cut a video</h1>
 <p class="dim" data-no-preview hidden>This browser cannot show the video; times can be typed all the same.</p>
 <p class="buttons"><button type="button" data-mark="start">Start here <kbd>I</kbd></button>
 <button type="button" data-mark="end">End here <kbd>O</kbd></button>
-<span class="dim" data-marked role="status"></span></p>
+<span class="dim" data-marked></span></p>
 </div>
 </section>
 <section class="card">
@@ -63,7 +64,7 @@ before its start</label>
 <section class="card sending" data-sending hidden>
 <p><strong data-name></strong> <span class="dim" data-speed></span></p>
 <progress max="100" value="0" aria-label="Upload" data-sent></progress>
-<p data-doing role="status"></p>
+<p data-doing></p>
 <p><button type="button" class="danger" data-cancel>Cancel</button></p>
 </section>"""
 
@@ -75,6 +76,7 @@ async def show_cut(request: web.Request) -> web.Response:
         return page(request, "Cut", _OFF)
     main = fill(
         _MAIN,
+        resumable="yes" if request.app[ASSETS].find("tus.js") else "no",
         upload_max=place.files.most_bytes,
         most_clips=MOST_CLIPS,
         title_max=TITLE_MAX_CHARACTERS,

@@ -1,4 +1,4 @@
-"""Uploading: a file from this computer, or an address the provider fetches."""
+"""Uploading: files from this computer, or an address the provider fetches."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from orchestrator.web.assets import ASSETS
 from orchestrator.web.connections import connection_of
 from orchestrator.web.creation import insert_clip, new_clip_from, prepare_clip
 from orchestrator.web.pages.forms import read_form
@@ -19,25 +20,39 @@ _MAIN = """<h1>Upload a clip</h1>
 <section class="card">
 <h2>From this computer</h2>
 <noscript><p class="note">Sending a file needs scripts. Without them give an address below.</p></noscript>
-<form data-upload data-form-max="$form_max" data-upload-max="$upload_max" data-title-max="$title_max">
+<form data-upload data-resumable="$resumable" data-form-max="$form_max" data-upload-max="$upload_max"
+data-title-max="$title_max">
 <label class="drop" data-drop>
 <svg viewBox="0 0 24 24" aria-hidden="true"><path d="M12 16V5m0 0L8 9m4-4l4 4M5 19h14" /></svg>
-<strong>Choose a video, or drop it here</strong>
-<span class="dim" data-chosen>Up to 30 GB; large files can be resumed</span>
-<input type="file" name="file" accept="video/*,.mkv,.mts,.mxf" required>
+<strong>Choose videos, or drop them here</strong>
+<span class="dim">$limits</span>
+<input type="file" name="file" accept="video/*,.mkv,.mts,.mxf" multiple>
 </label>
-<label>Title <input name="title" maxlength="$title_max" placeholder="The file's name"></label>
+<label data-title-field>Title <input name="title" maxlength="$title_max" placeholder="The file's name"></label>
 <p class="note failed" role="alert" data-fault hidden></p>
 <button class="primary">Upload</button>
 </form>
-<div class="sending" data-sending hidden>
-<p><strong data-name></strong> <span class="dim" data-speed></span></p>
-<progress max="100" value="0" aria-label="Upload" data-sent></progress>
-<p data-doing role="status"></p>
-<p><a data-page href="/" target="_blank" rel="noopener">Open the clip's page</a>
-<span class="dim">and keep this one open until the file is sent</span></p>
-<p><button type="button" data-pause>Pause</button> <button type="button" class="danger" data-cancel>Cancel</button></p>
+<ul class="transfers" aria-label="Files" data-transfers hidden></ul>
+<template data-row><li class="transfer">
+<p><strong data-name></strong> <span class="dim" data-size></span></p>
+<progress max="100" value="0" data-sent></progress>
+<p class="dim" data-doing></p>
+<p class="note failed" role="alert" data-fault hidden></p>
+<label class="choice" data-anew hidden><input type="checkbox"> <span>Part of it was sent before, and it goes on there.
+Tick to send it from the start, as a new clip.</span></label>
+<p class="buttons"><a class="button" data-page hidden target="_blank" rel="noopener">Open its page</a>
+<button type="button" data-pause hidden>Pause</button><button type="button" data-retry hidden>Try again</button>
+<button type="button" class="danger" data-cancel>Remove</button></p>
+</li></template>
+<div data-unfinished hidden>
+<h2>Begun before</h2>
+<p>Choose the same file again, and it goes on where it stopped.</p>
+<ul class="transfers" aria-label="Begun before"></ul>
 </div>
+<template data-unfinished-row><li class="transfer">
+<p><strong data-name></strong> <span class="dim" data-size></span></p>
+<p class="buttons"><a class="button" data-page>Open its page</a><button type="button">Forget it</button></p>
+</li></template>
 </section>
 <section class="card">
 <h2>From an address</h2>
@@ -49,13 +64,18 @@ $faults
 <button>Fetch</button>
 </form>
 </section>"""
+_LIMITS = "Up to 30 GB each; what breaks off goes on where it stopped"
+# An editable install on a machine without Node: see docs/decisions/0011.
+_LIMITS_WITHOUT_TUS = (
+    "Up to 200 MB each, in one go: this installation was made without the part that sends larger files and resumes"
+)
 _FAULTS = '<ul class="note failed" role="alert">$items</ul>'
 _FAULT = "<li>$field: $reason</li>"
 
 
 async def show_upload(request: web.Request) -> web.Response:
     """Both forms."""
-    return page(request, "Upload", _main(EMPTY, None), scripts=("upload.js",))
+    return page(request, "Upload", _main(request, EMPTY, None), scripts=("upload.js",))
 
 
 async def take_address(request: web.Request) -> web.Response:
@@ -67,7 +87,7 @@ async def take_address(request: web.Request) -> web.Response:
         wanted = new_clip_from(document, services.settings.max_duration_seconds)
     except Problem as problem:
         faults = join(fill(_FAULT, field=fault.field, reason=fault.reason) for fault in problem.errors)
-        main = _main(fill(_FAULTS, items=faults), form.get("title"))
+        main = _main(request, fill(_FAULTS, items=faults), form.get("title"))
         return page(request, "Upload", main, scripts=("upload.js",), status=problem.kind.status)
     row = await prepare_clip(services, wanted)
     async with connection_of(request) as connection:
@@ -76,9 +96,12 @@ async def take_address(request: web.Request) -> web.Response:
     return web.Response(status=303, headers={"Location": f"/clips/{row.clip_id}"})
 
 
-def _main(faults: Markup, title: str | None) -> Markup:
+def _main(request: web.Request, faults: Markup, title: str | None) -> Markup:
+    is_resumable = request.app[ASSETS].find("tus.js") is not None
     return fill(
         _MAIN,
+        resumable="yes" if is_resumable else "no",
+        limits=_LIMITS if is_resumable else _LIMITS_WITHOUT_TUS,
         faults=faults,
         title=title,
         form_max=FORM_MAX_BYTES,

@@ -1,33 +1,53 @@
-"""A real browser, where there is one: without Chromium the tests in this directory are not collected.
+"""A real browser, where there is one: one Chromium for all tests here, for each a context that knows nothing.
 
-The run says so at its end: a machine needs no browser to run the service or the other tests.
+Without Chromium the tests are skipped, and with CI=true that fails: a machine needs no browser to run the service or
+the other tests, but what is released has been looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from wire.browser import CHROMIUM, Browser, Tab, open_browser
+from wire.browser import CHROMIUM, Browser, Tab
 
-collect_ignore_glob = [] if CHROMIUM else ["test_*.py"]
+_HERE = Path(__file__).parent
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say what was not proved."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what cannot be looked at."""
     if not CHROMIUM:
-        terminalreporter.write_line("no Chromium here (set CHROMIUM): the scripts of the pages were not tested")
+        mark = pytest.mark.skip(reason="no Chromium here; install it, or let CHROMIUM name it")
+        for item in items:
+            if _HERE in item.path.parents:
+                item.add_marker(mark)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The browser that all tests share."""
+    browser = Browser()
+    browser.start()
+    yield browser
+    browser.stop()
 
 
 @pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    """A fresh browser that knows nothing."""
-    async with open_browser() as opened:
-        yield opened
+async def browser(chromium: Browser) -> AsyncIterator[Browser]:
+    """The browser, without anything of the tests before."""
+    yield chromium
+    await chromium.clear()
 
 
 @pytest.fixture
 async def tab(browser: Browser) -> Tab:
     """A page of it."""
     return await browser.tab()
+
+
+@pytest.fixture
+def address() -> Any:
+    """Where a path of a started process is."""
+    return lambda client, path: str(client.make_url(path))

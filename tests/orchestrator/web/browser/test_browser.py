@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from orchestrator.drivers.cloudflare_models import DirectUpload
 from orchestrator.web.events import FEED
 
-MIB = 1024 * 1024
 TOKEN = "a-token-of-sixteen-characters"
 LIVE = "document.querySelector('[data-connection]').textContent === 'live'"
 
@@ -76,19 +71,15 @@ async def test_a_lost_service_is_told_and_found_again(client, place, tab):
 
 async def test_eight_tabs_share_one_stream(client, place, browser):
     feed = client.app[FEED]
-    tabs = []
-    for number in range(8):
-        await place.clip(f"clip{number}", uid=f"u{number}")
-        tab = await browser.tab()
-        tabs.append(tab)
-        await tab.go(address(client, f"/clips/clip{number}"))
-    # Only the tab in front is visible; the others follow again when they are looked at.
-    await tabs[0].call("Page.bringToFront")
-    for tab in tabs:
-        await tab.call("Emulation.setFocusEmulationEnabled", enabled=True)
+    tabs = await browser.tabs(8)
     for number, tab in enumerate(tabs):
+        await place.clip(f"clip{number}", uid=f"u{number}")
+        await tab.go(address(client, f"/clips/clip{number}"))
+    for tab in tabs:
+        await tab.until(LIVE)
+    for number in range(8):
         await place.move(f"clip{number}", "queued")
-        await tab.call("Page.bringToFront")
+    for tab in tabs:
         await tab.until("document.querySelector('[aria-current=step] code').textContent === 'queued'")
     # A stream that was given up is noticed within two seconds.
     async with asyncio.timeout(10):
@@ -123,9 +114,9 @@ async def test_a_new_clip_appears_on_an_empty_list(client, place, tab):
     await tab.until("document.querySelector('[data-clip=one] .badge.running')")
 
 
-async def test_without_scripts_the_page_brings_itself_up_to_date(client, place, tab):
+async def test_without_scripts_the_page_brings_itself_up_to_date(client, place, browser):
     await place.clip("one", uid="u1")
-    await tab.call("Emulation.setScriptExecutionDisabled", value=True)
+    tab = await browser.tab(java_script_enabled=False)
     await tab.go(address(client, "/clips/one"))
     await place.move("one", "processing")
     await tab.until("document.querySelector('[aria-current=step] code').textContent === 'processing'")
@@ -174,121 +165,3 @@ async def test_a_person_signs_in_deletes_a_clip_and_signs_out(place, tab):
     assert [signal["insists"] for signal in await place.signals("one")] == [True]
     await tab.run("document.querySelector('form[action=\"/sign-out\"]').requestSubmit()")
     await tab.until("location.pathname === '/sign-in'")
-
-
-@dataclass
-class UploadHost:
-    """Where the browser sends its bytes: takes a form, or speaks tus, and fails where it is told to."""
-
-    fail_patches: list[int] = field(default_factory=list)
-    received: bytearray = field(default_factory=bytearray)
-    calls: list[str] = field(default_factory=list)
-
-    def app(self) -> web.Application:
-        app = web.Application(client_max_size=64 * MIB)
-        app.router.add_route("*", "/{name}", self.answer)
-        return app
-
-    async def answer(self, request: web.Request) -> web.Response:
-        self.calls.append(request.method)
-        headers = {
-            "Access-Control-Allow-Origin": "*",
-            "Access-Control-Allow-Methods": "*",
-            "Access-Control-Allow-Headers": "*",
-            "Access-Control-Expose-Headers": "Upload-Offset",
-        }
-        if request.method == "POST":
-            part = (await request.post())["file"]
-            self.received += part.file.read()  # type: ignore[union-attr]
-        elif request.method == "PATCH":
-            count = self.calls.count("PATCH")
-            body = await request.read()
-            if int(request.headers["Upload-Offset"]) != len(self.received):
-                return web.Response(status=409, headers=headers)
-            if count in self.fail_patches:
-                self.received += body[:MIB]  # part of it came through
-                return web.Response(status=500, headers=headers)
-            self.received += body
-        if request.method in ("HEAD", "PATCH"):
-            headers["Upload-Offset"] = str(len(self.received))
-        return web.Response(status=200 if request.method != "PATCH" else 204, headers=headers)
-
-
-@pytest.fixture
-async def host(place):
-    """The upload host, and a provider that sends browsers there."""
-    found = UploadHost()
-    server = TestServer(found.app())
-    await server.start_server()
-    url = str(server.make_url("/an-upload-address"))
-
-    async def reserve(*arguments: Any) -> DirectUpload:
-        return DirectUpload("u1", url, arguments[-1])
-
-    place.stream.create_direct_upload = place.stream.create_tus_upload = reserve
-    found.origin = url.removesuffix("/an-upload-address")  # type: ignore[attr-defined]
-    place.clock.at = place.clock.at.replace(year=2100)  # addresses that the browser's own clock still finds good
-    yield found
-    await server.close()
-
-
-async def start_upload(place: Any, host: Any, tab: Any, path: Any) -> Any:
-    client = await place.start(cloudflare_api_url=f"{host.origin}/client/v4")
-    await tab.go(address(client, "/upload"))
-    await tab.choose_file("input[type=file]", path)
-    await tab.until("document.querySelector('[data-chosen]').textContent.includes('clip.mp4')")
-    await tab.run("document.querySelector('form[data-upload] button').click()")
-    return client
-
-
-async def test_a_small_file_is_sent_as_a_form_and_leads_to_its_page(place, host, tab, tmp_path):
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(os.urandom(3 * MIB))
-    await start_upload(place, host, tab, path)
-    await tab.until("location.pathname.startsWith('/clips/') && document.querySelector('h1')")
-    assert await tab.run("document.querySelector('h1').textContent") == "clip.mp4"
-    assert bytes(host.received) == path.read_bytes()
-    assert tab.complaints == []
-
-
-async def test_a_large_file_is_sent_in_chunks_and_resumed_where_it_broke(place, host, tab, tmp_path, monkeypatch):
-    monkeypatch.setattr("orchestrator.web.schemas.FORM_MAX_BYTES", MIB)
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(os.urandom(23 * MIB + 12345))
-    host.fail_patches = [2, 3]
-    await start_upload(place, host, tab, path)
-    await tab.until("location.pathname.startsWith('/clips/') && document.querySelector('h1')")
-    assert bytes(host.received) == path.read_bytes()
-    assert host.calls.count("HEAD") == 3
-    assert await tab.run("Object.keys(localStorage).length") == 0
-
-
-async def test_an_upload_goes_on_after_the_page_was_closed(place, host, tab, tmp_path, monkeypatch):
-    monkeypatch.setattr("orchestrator.web.schemas.FORM_MAX_BYTES", MIB)
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(os.urandom(8 * MIB))
-    host.fail_patches = list(range(2, 50))
-    client = await start_upload(place, host, tab, path)
-    await tab.until("document.querySelector('[data-doing]').textContent.includes('trying again')")
-    await tab.run("window.onbeforeunload = null; document.querySelector('[data-pause]').click()")
-    await tab.until("document.querySelector('[data-doing]').textContent === 'Paused'")
-    host.fail_patches = []
-    await tab.go(address(client, "/"))
-    await tab.go(address(client, "/upload"))
-    await tab.choose_file("input[type=file]", path)
-    await tab.run("document.querySelector('form[data-upload] button').click()")
-    await tab.until("location.pathname.startsWith('/clips/') && document.querySelector('h1')")
-    assert bytes(host.received) == path.read_bytes()
-    assert await place.owner.fetchval("SELECT count(*) FROM clips") == 1
-
-
-async def test_a_refusal_stands_beside_the_form(place, host, tab, tmp_path):
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(b"x")
-    client = await place.start(cloudflare_api_url=f"{host.origin}/client/v4")
-    await tab.go(address(client, "/upload"))
-    await tab.choose_file("input[type=file]", path)
-    await place.services.pool.close()
-    await tab.run("document.querySelector('form[data-upload] button').click()")
-    await tab.until("document.querySelector('[data-fault]').textContent.includes('database did not answer')")
-    assert await tab.run("document.querySelector('form[data-upload]').hidden") is False
