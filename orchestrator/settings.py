@@ -92,6 +92,7 @@ class Settings(DatabaseSettings):
     r2_public_url: str | None = Field(None, description="public base of finished objects; default: endpoint and bucket")
 
     api_tokens: _CommaList = Field((), description="bearer tokens of the API; none: loopback only")
+    api_read_tokens: _CommaList = Field((), description="bearer tokens that may look at everything and ask for nothing")
     host: str = Field("127.0.0.1", description="where the web process listens")
     port: int = Field(8080, ge=0, le=65535, description="port of the web process")
     public_base_url: str | None = Field(None, description="address of the web process as others see it; for page_url")
@@ -132,17 +133,29 @@ class Settings(DatabaseSettings):
             raise ValueError("UPLOAD_TMP_DIR, PROCESS_WORK_DIR and OUTPUT_ROOT go together: set all three or none")
         return self
 
-    @field_validator("cloudflare_webhook_secret", "api_tokens", "cloudflare_delivery_hosts", mode="before")
+    @field_validator(
+        "cloudflare_webhook_secret", "api_tokens", "api_read_tokens", "cloudflare_delivery_hosts", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("api_tokens", "cloudflare_webhook_secret")
+    @field_validator("api_tokens", "api_read_tokens", "cloudflare_webhook_secret")
     @classmethod
     def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         # Sixteen characters of a random token cannot be guessed over a network.
         if any(len(secret.get_secret_value()) < 16 for secret in value):
             raise ValueError("each must have at least 16 characters")
+        return value
+
+    @field_validator("api_read_tokens")
+    @classmethod
+    def _stands_beside_tokens(cls, value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+        tokens = {token.get_secret_value() for token in info.data.get("api_tokens", ())}
+        if value and "api_tokens" in info.data and not tokens:
+            raise ValueError("without API_TOKENS nobody could act: set them, too")
+        if tokens & {token.get_secret_value() for token in value}:
+            raise ValueError("one of them is in API_TOKENS, too; a token has one role")
         return value
 
     @field_validator("cloudflare_api_token", "r2_access_key_id", "r2_secret_access_key")

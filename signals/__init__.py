@@ -3,7 +3,7 @@
 Small enough for another service to import alone: it needs a plain asyncpg connection and nothing else.
 """
 
-from signals.asking import signal_retry, signal_status_update, update_processing_details
+from signals.asking import Retry, signal_retries, signal_retry, signal_status_update, update_processing_details
 from signals.errors import DetailsNotAccepted, SignalError, TooManySignals, UnknownClip
 from signals.pending import PendingSignal, read_pending
 from signals.wakeups import CHANGED_CHANNEL, WAKE_CHANNEL, WakeUps, wake
@@ -13,11 +13,13 @@ __all__ = [
     "WAKE_CHANNEL",
     "DetailsNotAccepted",
     "PendingSignal",
+    "Retry",
     "SignalError",
     "TooManySignals",
     "UnknownClip",
     "WakeUps",
     "read_pending",
+    "signal_retries",
     "signal_retry",
     "signal_status_update",
     "update_processing_details",

@@ -7,7 +7,8 @@ written here is picked up by a trigger, stored as a signal of its own and judged
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -36,6 +37,25 @@ UPDATE clips
                              'request', jsonb_build_object('source', $3::text, 'attempt', attempt + 1))
  WHERE id = $1
 RETURNING attempt
+"""
+
+# The same for many clips, each only if it still stands where it was seen and nothing waits for it; a row that somebody
+# holds is left out. The order of the locks keeps two such calls from waiting for each other.
+_RETRIES = """
+WITH asked AS (
+    SELECT * FROM jsonb_to_recordset($1::jsonb) AS a(id text, attempt integer, resume_at text)
+), locked AS MATERIALIZED (
+    SELECT c.id FROM clips c JOIN asked a ON a.id = c.id
+     WHERE c.status = 'error' AND c.attempt = a.attempt AND c.pending = 0
+     ORDER BY c.id FOR NO KEY UPDATE OF c SKIP LOCKED
+)
+UPDATE clips c
+   SET processing_details = c.processing_details
+       || jsonb_build_object('requested_status', a.resume_at, 'status_request_time', clock_timestamp(),
+                             'request', jsonb_build_object('source', $2::text, 'attempt', c.attempt + 1))
+  FROM asked a JOIN locked USING (id)
+ WHERE c.id = a.id
+RETURNING c.id
 """
 
 # Keys of the document that only a request may write.
@@ -93,6 +113,32 @@ async def signal_retry(connection: asyncpg.Connection, clip_id: str, resume_at: 
         UnknownClip, TooManySignals: as for `signal_status_update`.
     """
     return await _write(connection, _RETRY, clip_id, resume_at, source)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A new attempt for the clip that failed in *attempt*, from the status *resume_at* on."""
+
+    clip_id: str
+    attempt: int
+    resume_at: str
+
+
+async def signal_retries(connection: asyncpg.Connection, retries: Sequence[Retry], source: str) -> set[str]:
+    """Ask for all of *retries* in one statement; the ids of the clips for which that was recorded.
+
+    Left out are clips that have moved since they were seen, that somebody holds just now, or for which something is
+    asked already: safe to repeat.
+
+    Raises:
+        TooManySignals, DetailsNotAccepted: one of the rows refused it, and nothing was recorded.
+    """
+    asked = [{"id": each.clip_id, "attempt": each.attempt, "resume_at": each.resume_at} for each in retries]
+    try:
+        rows = await connection.fetch(_RETRIES, json.dumps(asked), source)
+    except asyncpg.CheckViolationError as problem:
+        raise _translated(problem) from problem
+    return {row["id"] for row in rows}
 
 
 def encode_details(details: Mapping[str, Any]) -> str:

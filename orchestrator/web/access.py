@@ -3,6 +3,9 @@
 Browsers send cookies, and reach loopback, on behalf of any site. So a call that changes something and is
 let in by either must come from a page of ours: ``Sec-Fetch-Site`` or ``Origin`` has to say so. In loopback
 mode the ``Host`` header must name loopback, too: a foreign name that resolves to 127.0.0.1 is an attack.
+
+There are two roles. Who comes with one of ``API_READ_TOKENS`` may look at everything and ask for nothing; the pages
+show no buttons then, and any call that could change something is refused, whatever it is.
 """
 
 from __future__ import annotations
@@ -42,24 +45,42 @@ class Caller:
 
     scope: str
     by_cookie: bool = False
+    may_act: bool = True
 
 
 def authenticate(request: web.Request, settings: Settings, now: datetime) -> Caller:
     """The caller, or the problem that keeps them out."""
-    tokens = [token.get_secret_value() for token in settings.api_tokens]
+    tokens = known_tokens(settings)
     if not tokens:
         _require_loopback(request)
         require_own_page(request, lenient=True)
         return Caller("loopback")
+    caller = _by_token(request, settings, tokens, now)
+    if request.method in _UNSAFE and not caller.may_act:
+        raise Problem("read-only", "The call asks for something, and the token is one of API_READ_TOKENS")
+    return caller
+
+
+def known_tokens(settings: Settings) -> list[str]:
+    """The tokens that let somebody in, in whichever role."""
+    return [token.get_secret_value() for token in (*settings.api_tokens, *settings.api_read_tokens)]
+
+
+def _by_token(request: web.Request, settings: Settings, tokens: list[str], now: datetime) -> Caller:
     header = request.headers.get("Authorization")
     if header is not None:
-        return _by_bearer(header, tokens)
+        return _caller(_by_bearer(header, tokens), settings)
     cookie = request.cookies.get(SESSION_COOKIE, "")
     token = read_session(cookie, tokens, now) if cookie else None
     if token is None:
         raise Problem("unauthorized", "No token was sent", headers={"WWW-Authenticate": "Bearer"})
     require_own_page(request, lenient=False)
-    return Caller(scope_of(token), by_cookie=True)
+    return _caller(token, settings, by_cookie=True)
+
+
+def _caller(token: str, settings: Settings, *, by_cookie: bool = False) -> Caller:
+    may_act = find_token(token, [each.get_secret_value() for each in settings.api_tokens]) is not None
+    return Caller(scope_of(token), by_cookie, may_act)
 
 
 def scope_of(token: str) -> str:
@@ -98,14 +119,14 @@ def _seal(token: str, claim: str) -> str:
     return hmac.new(key, claim.encode("utf-8"), hashlib.sha256).hexdigest()
 
 
-def _by_bearer(header: str, tokens: list[str]) -> Caller:
+def _by_bearer(header: str, tokens: list[str]) -> str:
     scheme, _, offered = header.partition(" ")
     token = find_token(offered.strip(), tokens) if scheme.lower() == "bearer" else None
     if token is None:
         raise Problem(
             "unauthorized", "The token is not one of ours", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'}
         )
-    return Caller(scope_of(token))
+    return token
 
 
 def is_loopback_host(name: str) -> bool:

@@ -143,6 +143,12 @@ def _let_in(request: web.Request) -> None:
     request[CALLER] = authenticate(request, services.settings, services.now())
 
 
+def may_act(request: web.Request) -> bool:
+    """Whether the caller may ask for anything: pages show no buttons to those who may only look."""
+    caller = request.get(CALLER)
+    return caller is not None and caller.may_act
+
+
 def _refuse_coded_bodies(request: web.Request) -> None:
     # Sixteen kilobytes on the wire can become half a gigabyte; nobody has a reason to compress a call.
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()

@@ -128,7 +128,7 @@ def _responses(route: Route) -> dict[str, Any]:
 
 def _codes(route: Route) -> list[str]:
     guards = [] if route.guard is Guard.OPEN else ["unauthorized", "not-from-here"]
-    unsafe = ["cross-site"] if route.guard is not Guard.OPEN and route.method != "GET" else []
+    unsafe = ["cross-site", "read-only"] if route.guard is not Guard.OPEN and route.method != "GET" else []
     keys = ["same-key-under-way", "reused-key"] if route.once else []
     database = [] if route.path in ("/healthz", "/metrics", "/api/openapi.json", "/api/docs") else ["database-away"]
     return [*dict.fromkeys([*guards, *unsafe, *route.problems, *keys, "internal", *database])]

@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 import asyncpg
 from aiohttp import web
 
-from orchestrator.storage.clips import COLUMNS, Clip, clip_from_row, read_clip, read_events
+from orchestrator.noticing import VIEWS, yardsticks_from
+from orchestrator.storage.clips import Clip, read_clip, read_events
+from orchestrator.storage.listing import Filter, Listing, Place, read_listing
 from orchestrator.web.bodies import check_text
 from orchestrator.web.connections import connection_of
-from orchestrator.web.expecting import EXPECTATIONS
+from orchestrator.web.expecting import EXPECTATIONS, Expectations
 from orchestrator.web.problems import Problem, invalid, shorten
 from orchestrator.web.services import services_of
 from orchestrator.web.views import (
@@ -34,53 +36,68 @@ _SEARCH_MAX_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A clip's place in the list: the next page starts behind it."""
-
-    created_at: datetime
-    id: str
-
-
-def place_of(clip: Clip) -> Place:
-    """Where *clip* stands in the list."""
-    return Place(clip.created_at, clip.id)
-
-
-@dataclass(frozen=True, slots=True)
 class ListQuery:
-    """Which clips are asked for; *before* is the place the page starts behind."""
+    """Which clips are asked for; *before* is the place the page starts behind, *after* the one it ends above."""
 
     statuses: tuple[str, ...] = ()
     pipeline: str | None = None
     search: str | None = None
     before: Place | None = None
     limit: int = DEFAULT_LIMIT
+    error_code: str | None = None
+    view: str | None = None
+    after: Place | None = None
+
+    @property
+    def filter(self) -> Filter:
+        """What fits, wherever the page is."""
+        view = VIEWS[self.view] if self.view else None
+        return Filter(self.statuses, self.pipeline, self.search, self.error_code, view)
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether some clips are left out."""
+        return self.filter != Filter()
 
 
 def query_from(request: web.Request) -> ListQuery:
     """The query of a list call, every value of it checked; empty ones count as absent."""
     asked = request.query
-    statuses = tuple(dict.fromkeys(part for text in asked.getall("status", []) for part in text.split(",") if part))
-    pipeline, search = asked.get("pipeline") or None, asked.get("search") or None
-    if pipeline is not None and pipeline not in TABLES:
-        raise invalid("pipeline", f"must be one of {', '.join(TABLES)}", pipeline)
-    known = {name for table in TABLES.values() for name in table.by_name}
-    for status in statuses:
-        if status not in known:
-            names = ", ".join(dict.fromkeys(name for table in TABLES.values() for name in table.by_name))
-            raise invalid("status", f"must be one of {names}", status, code="unknown-status")
-    if search is not None:
-        if len(search) > _SEARCH_MAX_CHARACTERS:
-            raise invalid("search", f"must have at most {_SEARCH_MAX_CHARACTERS} characters", search)
-        check_text("search", search)
-    cursor = asked.get("cursor") or None
-    return ListQuery(
-        statuses,
-        pipeline,
-        search,
-        read_cursor(cursor) if cursor else None,
-        whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT),
+    before, after = (read_cursor(asked[name], name) if asked.get(name) else None for name in ("cursor", "newer"))
+    return checked(
+        ListQuery(
+            tuple(dict.fromkeys(part for text in asked.getall("status", []) for part in text.split(",") if part)),
+            asked.get("pipeline") or None,
+            asked.get("search") or None,
+            before,
+            whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT),
+            asked.get("error_code") or None,
+            asked.get("view") or None,
+            None if before else after,
+        )
     )
+
+
+def checked(query: ListQuery) -> ListQuery:
+    """*query* if its filter can be asked for.
+
+    Raises:
+        Problem: with the value at fault.
+    """
+    if query.pipeline is not None and query.pipeline not in TABLES:
+        raise invalid("pipeline", f"must be one of {', '.join(TABLES)}", query.pipeline)
+    if query.view is not None and query.view not in VIEWS:
+        raise invalid("view", f"must be one of {', '.join(VIEWS)}", query.view)
+    known = dict.fromkeys(name for table in TABLES.values() for name in table.by_name)
+    for status in query.statuses:
+        if status not in known:
+            raise invalid("status", f"must be one of {', '.join(known)}", status, code="unknown-status")
+    for name, text in (("search", query.search), ("error_code", query.error_code)):
+        if text is not None and len(text) > _SEARCH_MAX_CHARACTERS:
+            raise invalid(name, f"must have at most {_SEARCH_MAX_CHARACTERS} characters", text)
+        if text is not None:
+            check_text(name, text)
+    return query
 
 
 def whole(request: web.Request, name: str, default: int, low: int, high: int) -> int:
@@ -97,7 +114,7 @@ def write_cursor(clip: Place) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def read_cursor(cursor: str) -> Place:
+def read_cursor(cursor: str, name: str = "cursor") -> Place:
     """The place a cursor of ours stands for."""
     try:
         text = base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), b"-_", validate=True).decode()
@@ -106,44 +123,35 @@ def read_cursor(cursor: str) -> Place:
     except (binascii.Error, ValueError):
         created_at, clip_id = datetime.min, ""
     if not CLIP_ID.fullmatch(clip_id) or created_at.tzinfo is None:
-        raise invalid("cursor", "is none of ours; use next_cursor as it came", cursor)
+        raise invalid(name, "is none of ours; use next_cursor as it came", cursor)
     return Place(created_at, clip_id)
 
 
-# list_clips: newest first, down an index; strpos takes the text as it is, no pattern to escape
-_LIST = f"""
-SELECT {COLUMNS} FROM clips
- WHERE ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2::text))
-   AND ($3::text[] IS NULL OR status = ANY ($3))
-   AND ($4::text IS NULL OR pipeline = $4)
-   AND ($5::text IS NULL OR strpos(lower(coalesce(title, '')), lower($5)) > 0
-        OR strpos(id, $5) = 1 OR cloudflare_uid = $5)
- ORDER BY created_at DESC, id DESC LIMIT $6
-"""
+async def read_page(
+    connection: asyncpg.Connection, query: ListQuery, expectations: Expectations | None = None
+) -> Listing:
+    """A page of clips, newest first; without *expectations* nothing counts as slow."""
+    if expectations is not None and query.view is not None:
+        await expectations.refresh(connection)
+    yardsticks = yardsticks_from(expectations.stages if expectations is not None else {})
+    return await read_listing(
+        connection, query.filter, query.limit, before=query.before, after=query.after, yardsticks=yardsticks
+    )
 
 
 async def read_list(connection: asyncpg.Connection, query: ListQuery) -> tuple[list[Clip], str | None]:
-    """A page of clips, newest first, and the cursor of the next one."""
-    before = query.before
-    rows = await connection.fetch(
-        _LIST,
-        before.created_at if before else None,
-        before.id if before else None,
-        list(query.statuses) or None,
-        query.pipeline,
-        query.search,
-        query.limit + 1,
-    )
-    clips = [clip_from_row(row) for row in rows[: query.limit]]
-    return clips, write_cursor(place_of(clips[-1])) if len(rows) > query.limit else None
+    """The same for programs: the clips, and the cursor of the next page."""
+    listing = await read_page(connection, query)
+    return list(listing.clips), write_cursor(listing.more) if listing.more else None
 
 
 async def list_clips(request: web.Request) -> web.Response:
-    """A page of clips, newest first."""
+    """A page of clips, newest first. It may be short where few clips fit: go on until next_cursor is null."""
     query = query_from(request)
     async with connection_of(request) as connection:
-        clips, next_cursor = await read_list(connection, query)
-    return json_response({"clips": [clip_as_json(clip) for clip in clips], "next_cursor": next_cursor})
+        listing = await read_page(connection, query, request.app[EXPECTATIONS])
+    following = write_cursor(listing.more) if listing.more else None
+    return json_response({"clips": [clip_as_json(clip) for clip in listing.clips], "next_cursor": following})
 
 
 def clip_id_of(request: web.Request) -> str:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from orchestrator.web import asking, assets, creation, events, health, metrics, openapi, prior, reading, webhooks
+from orchestrator.noticing import VIEWS
+from orchestrator.web import (
+    asking,
+    assets,
+    board,
+    creation,
+    deliveries,
+    events,
+    explanations,
+    health,
+    metrics,
+    openapi,
+    prior,
+    reading,
+    retrying,
+    webhooks,
+)
 from orchestrator.web import schemas as s
 from orchestrator.web.access import Guard
 from orchestrator.web.jobs import health as jobs_health
 from orchestrator.web.jobs import outputs, processing, status, tus, uploads
-from orchestrator.web.pages import actions, clip_list, clip_page, cut_page, docs_page, sign_in, upload_page
+from orchestrator.web.pages import actions, board_page, clip_page, cut_page, docs_page, retry_page, sign_in, upload_page
 from orchestrator.web.route import Parameter, Route
 
 
@@ -21,6 +37,7 @@ def _whole(name: str, text: str, low: int, high: int | None, default: int) -> Pa
 
 
 _STATUS: dict[str, object] = {"$ref": "#/components/schemas/Status"}
+_VIEW: dict[str, object] = {"type": "string", "enum": list(VIEWS)}
 _BODY = ("bad-json", "too-large", "too-slow", "unsupported-media", "invalid")
 _PRIOR = (
     "bad-json",
@@ -45,10 +62,30 @@ API_ROUTES = (
             Parameter("status", "only clips at this status; repeats", _STATUS, repeats=True),
             _text("pipeline", "only clips of this pipeline"),
             _text("search", "part of the title, start of the id, or the whole cloudflare_uid"),
+            _text("error_code", "only clips that failed with this code"),
+            Parameter("view", "only clips of this view", _VIEW),
             _text("cursor", "next_cursor of the page before"),
             _whole("limit", "clips on the page", 1, reading.MAX_LIMIT, reading.DEFAULT_LIMIT),
         ),
         problems=("invalid", "unknown-status"),
+    ),
+    Route(
+        "POST", "/api/clips/retry", retrying.retry_clips, "Try failed clips again, all that fit a filter",
+        body=(s.BulkRetry,), success=(202, s.RetryResult), once=True, problems=(*_BODY, "count-changed"),
+    ),
+    Route(
+        "GET", "/api/board", board.show_board, "Show the figures of the board", success=(200, s.BoardAnswer),
+    ),
+    Route(
+        "GET", "/api/board/retry", retrying.preview_retries, "Count what trying failed clips again would do",
+        success=(200, s.RetryCount),
+        parameters=(
+            _text("pipeline", "only clips of this pipeline"),
+            _text("search", "part of the title, start of the id, or the whole cloudflare_uid"),
+            _text("error_code", "only clips that failed with this code"),
+            Parameter("view", "only clips of this view", _VIEW),
+        ),
+        problems=("invalid",),
     ),
     Route(
         "GET", "/api/clips/{id}", reading.show_clip, "Show a clip",
@@ -68,6 +105,19 @@ API_ROUTES = (
         problems=("unknown-clip", "invalid"),
     ),
     Route(
+        "GET", "/api/clips/{id}/explain", explanations.show_explanation, "Say why a clip is where it is",
+        success=(200, s.ExplanationAnswer), problems=("unknown-clip",),
+    ),
+    Route(
+        "GET", "/api/clips/{id}/deliveries", deliveries.show_deliveries, "List the notifications that came for a clip",
+        success=(200, s.DeliveryList), problems=("unknown-clip",),
+    ),
+    Route(
+        "POST", "/api/clips/{id}/deliveries/{delivery}/replay", deliveries.replay_delivery,
+        "Act on a notification again", body=(s.Empty,), body_required=False, success=(202, s.AskedAnswer), once=True,
+        problems=(*_BODY, "unknown-clip", "unknown-delivery", "cannot-replay", "too-many-signals"),
+    ),
+    Route(
         "POST", "/api/clips/{id}/signals", asking.send_signal, "Ask that a clip move to a status",
         body=(s.SignalRequest,), success=(202, s.AskedAnswer), once=True,
         problems=(*_BODY, "unknown-clip", "unknown-status", "too-many-signals"),
@@ -84,7 +134,11 @@ API_ROUTES = (
     Route(
         "GET", "/api/events", events.stream_events, "Follow many clips in one stream of events",
         media_type="text/event-stream",
-        parameters=(Parameter("clip", "only this clip; repeats; none means all", {"type": "string"}, repeats=True),),
+        parameters=(
+            Parameter("clip", "only this clip; repeats; none means all", {"type": "string"}, repeats=True),
+            _text("after", "the id of the last event that was got, where the header Last-Event-ID cannot be sent"),
+            _text("beats", "1: send an event named beat with every heartbeat, for readers that see no comments"),
+        ),
         problems=("invalid", "too-many-streams", "shutting-down"),
     ),
     Route(
@@ -173,13 +227,16 @@ API_ROUTES = (
 )  # fmt: skip
 
 PAGE_ROUTES = (
-    Route("GET", "/", clip_list.show_list, "The clips", is_api=False),
+    Route("GET", "/", board_page.show_board, "The clips", is_api=False),
+    Route("GET", "/retry", retry_page.show_retry, "What trying failed clips again would do", is_api=False),
+    Route("POST", "/retry", retry_page.take_retry, "Try failed clips again", is_api=False),
     Route("GET", "/upload", upload_page.show_upload, "Upload", is_api=False),
     Route("POST", "/upload", upload_page.take_address, "Upload from an address", is_api=False),
     Route("GET", "/cut", cut_page.show_cut, "Cut a video", is_api=False),
     Route("GET", "/clips/{id}", clip_page.show_page, "One clip", is_api=False),
     Route("POST", "/clips/{id}/retry", actions.retry, "Try again", is_api=False),
     Route("POST", "/clips/{id}/delete", actions.delete, "Delete", is_api=False),
+    Route("POST", "/clips/{id}/deliveries/{delivery}/replay", actions.replay, "Replay", is_api=False),
     Route("GET", "/sign-in", sign_in.show_form, "Sign in", guard=Guard.OPEN, is_api=False),
     Route("POST", "/sign-in", sign_in.take_token, "Sign in", guard=Guard.OPEN, is_api=False),
     Route("POST", "/sign-out", sign_in.sign_out, "Sign out", guard=Guard.OPEN, is_api=False),

@@ -112,6 +112,17 @@ class Empty(Strict):
     """No fields; the body may be left out."""
 
 
+class BulkRetry(Strict):
+    """Which failed clips are to be tried again, and the count that was confirmed."""
+
+    expected: int = Field(ge=0, description="how many clips the count said; a few more or less are taken")
+    failed_before: str = Field(max_length=64, description="failed_before of the count; later failures are left out")
+    pipeline: str | None = Field(None, max_length=64, description="only clips of this pipeline")
+    search: str | None = Field(None, max_length=200, description="as for the list of clips")
+    error_code: str | None = Field(None, max_length=200, description="only clips that failed with this code")
+    view: str | None = Field(None, max_length=64, description="only clips of this view")
+
+
 class VideoRequest(Strict):
     """A call of the prior system's clients."""
 
@@ -220,6 +231,56 @@ class EventList(BaseModel):
     next_after: int | None = Field(description="for the next page; null at the end")
 
 
+class ExplanationAnswer(BaseModel):
+    """Why a clip is where it is, and what happens next."""
+
+    id: str
+    status: StatusName
+    state: State
+    attempt: int
+    explanation: str = Field(description="one sentence, the same as on the page and the command line")
+    waiting_on: Literal[
+        "nobody", "monitor", "person", "time", "provider", "uploader", "caller", "program", "newer version"
+    ]
+    unblocked_by: str | None = Field(description="what would move it")
+    since: datetime = Field(description="when it came to its status")
+    next_look_at: datetime | None = Field(description="when the monitor looks next")
+    gives_up_at: datetime | None = Field(description="when it is failed if it does not move")
+    retry_at: datetime | None = Field(description="when a failed clip is tried again by itself")
+    monitor_leads: bool | None
+    at: datetime = Field(description="the moment all this is said of, by the database's clock")
+
+
+class DeliveryAnswer(BaseModel):
+    """A notification that was really signed, however often the same one came."""
+
+    id: int
+    cloudflare_uid: str
+    received_at: datetime = Field(description="when it came first")
+    last_at: datetime = Field(description="when it came last")
+    times: int = Field(description="how often it came")
+    signature: Literal["valid", "stale"] = Field(description="stale: signed, but at a time too far from ours")
+    state: str | None = Field(description="what the provider reported, in its own word")
+    outcome: Literal["recorded", "ignored", "refused"]
+    size_bytes: int
+    body: str = Field(description="without secrets; a large one is cut to the fields that count")
+
+
+class RefusalAnswer(BaseModel):
+    """How often notifications were refused for one reason, whatever clip they spoke of."""
+
+    reason: str
+    times: int
+    last_at: datetime
+
+
+class DeliveryList(BaseModel):
+    """The notifications of a clip, newest first, and what was refused within a day."""
+
+    deliveries: list[DeliveryAnswer]
+    refused_within_a_day: list[RefusalAnswer]
+
+
 class AskedAnswer(BaseModel):
     """A request was recorded; the monitor judges it."""
 
@@ -228,6 +289,117 @@ class AskedAnswer(BaseModel):
     attempt: int
     recorded: Literal[True]
     status: StatusName = Field(description="where the clip stands now")
+
+
+class RetryCount(BaseModel):
+    """What retrying the failed clips of a filter would do."""
+
+    clips: int = Field(description="clips a new attempt would be asked for")
+    not_retried: dict[str, int] = Field(description="how many of the others, by the word for why not")
+    automatic: int = Field(description="of those clips, the ones that would be tried again by themselves, later")
+    whole: bool = Field(description="false when more fit than one count considers; the newest come first")
+    failed_before: datetime = Field(description="when the count was made; send it with the retry")
+
+
+class RetryResult(BaseModel):
+    """What one call asked for; the monitor judges it."""
+
+    asked: int
+    refused: int = Field(description="clips whose documents are too full to take a request")
+    remaining: int = Field(description="clips that can still be asked for: call again with this as expected")
+    not_retried: dict[str, int]
+    failed_before: datetime
+    recorded: Literal[True]
+
+
+class BoardCount(BaseModel):
+    """How many clips stand at one status of one pipeline."""
+
+    pipeline: str
+    status: StatusName
+    state: State
+    message: str
+    clips: int
+    at_least: bool = Field(description="counting was ended here: there may be more")
+
+
+class BoardView(BaseModel):
+    """How many clips one view holds."""
+
+    view: str
+    title: str
+    clips: int
+    at_least: bool
+
+
+class BoardBudget(BaseModel):
+    """The calls to the provider that are left."""
+
+    calls_left: float = Field(description="calls that may be made now")
+    calls_at_once: float
+    calls_per_second: float = Field(description="how fast they come back")
+    blocked_seconds: float = Field(description="nobody calls for so long: the provider refused")
+    provider_left: int | None = Field(description="what the provider itself said is left, as long as that holds")
+
+
+class BoardEngine(BaseModel):
+    """Who leads, and what waits."""
+
+    leader: str | None = Field(description="the monitor that leads; null when none does")
+    epoch: int
+    leads_since: datetime | None
+    round_age_seconds: float | None
+    signals_waiting: int
+    oldest_signal_seconds: float
+    looks_due: int
+    latest_look_seconds: float
+    waiting_counted_to: int = Field(description="the two counts end here")
+    budget: BoardBudget | None = Field(description="null before the first call to the provider")
+
+
+class BoardReason(BaseModel):
+    """How many of the clips that failed last did so for one reason."""
+
+    error_code: str
+    clips: int
+
+
+class BoardBar(BaseModel):
+    """Clips completed in the span that began at a moment."""
+
+    at: datetime
+    clips: int
+
+
+class BoardCompleted(BaseModel):
+    """Clips completed, by the minute for an hour and by the hour for a day."""
+
+    minutes: list[BoardBar]
+    hours: list[BoardBar]
+
+
+class BoardStage(BaseModel):
+    """How long the clips completed last stood at one status."""
+
+    pipeline: str
+    status: StatusName
+    median_seconds: float
+
+
+class BoardAnswer(BaseModel):
+    """The figures of the board."""
+
+    at: datetime
+    age_seconds: float
+    stale: bool = Field(description="the database is away: these are the last figures there were")
+    problem: str | None
+    clips_estimate: int = Field(description="all clips, as the planner estimates")
+    counts: list[BoardCount]
+    views: list[BoardView]
+    engine: BoardEngine
+    reasons: list[BoardReason]
+    completed: BoardCompleted
+    stages: list[BoardStage]
 
 
 class PriorAnswer(BaseModel):

@@ -9,7 +9,7 @@ from typing import Any
 from signals import WAKE_CHANNEL
 from simulation.database_law import insert_clip, to_json_time, update_clip
 from simulation.database_locks import Mode
-from simulation.database_monitor import clip_row, selected, updated
+from simulation.database_monitor import selected, updated
 from simulation.database_rows import Row, read_json, shape, write_json
 from simulation.database_server import Answer, Session, Values
 
@@ -100,26 +100,6 @@ def _event_row(row: Values) -> Row:
     values[6] = None if values[6] is None else float(values[6])
     values[8] = write_json(values[8])
     return Row(_EVENT, values)
-
-
-def list_clips(session: Session, args: tuple[Any, ...]) -> Answer:
-    before_at, before_id, statuses, pipeline, search, limit = args
-
-    def fits(row: Values) -> bool:
-        return (
-            (before_at is None or (row["created_at"], row["id"]) < (before_at, before_id))
-            and (statuses is None or row["status"] in statuses)
-            and (pipeline is None or row["pipeline"] == pipeline)
-            and (
-                search is None
-                or search.lower() in (row["title"] or "").lower()
-                or row["id"].startswith(search)
-                or row["cloudflare_uid"] == search
-            )
-        )
-
-    rows = sorted(filter(fits, session.all("clips")), key=itemgetter("created_at", "id"), reverse=True)
-    return selected([clip_row(row) for row in rows[:limit]])
 
 
 # --- Live changes ----------------------------------------------------------------------------------------

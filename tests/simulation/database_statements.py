@@ -11,14 +11,15 @@ from collections.abc import Iterable
 
 from orchestrator.drivers import budget
 from orchestrator.monitor import effects, judging, leadership, looking, moves, ticking
-from orchestrator.storage import artifacts, uploads
+from orchestrator.storage import artifacts, deliveries, provider_calls, uploads
 from orchestrator.storage.clips import COLUMNS
 from orchestrator.transfer import postgres_checkpoints as transfers
-from orchestrator.web import creation, idempotency, live, reading
+from orchestrator.web import creation, idempotency, live
 from signals import WAKE_CHANNEL, asking
 from simulation import database_asking as of_asking
 from simulation import database_cut as of_cut
 from simulation import database_monitor as of_monitor
+from simulation import database_notes as of_notes
 from simulation import database_stores as of_stores
 from simulation.database_rows import Row, shape
 from simulation.database_server import Answer, Handler, Session, Statement
@@ -71,7 +72,6 @@ KNOWN: tuple[tuple[str, str, str, Handler], ...] = (
     ("keep_answer", idempotency._KEEP, "ce42888a54c4", of_asking.keep_answer),
     ("give_back_key", idempotency._GIVE_BACK, "11a3c821aa0f", of_asking.give_back_key),
     ("forget_keys", idempotency._FORGET, "0422b9210b7d", of_asking.forget_keys),
-    ("list_clips", reading._LIST, "9d297ae46e85", of_asking.list_clips),
     ("newest_event", live._NEWEST_EVENT, "25d29712de69", of_asking.newest_event),
     ("changed_clips", live._CHANGED, "4f53d893c306", of_asking.changed_clips),
     ("recent_clips", live._RECENT, "97ac59c91300", of_asking.recent_clips),
@@ -89,6 +89,13 @@ KNOWN: tuple[tuple[str, str, str, Handler], ...] = (
     ("read_upload", uploads._READ, "6e4bfd3d1e20", of_cut.read_upload),
     ("note_artifact", artifacts._NOTE, "6fa711cf52aa", of_cut.note_artifacts),
     ("write_artifacts", artifacts._WRITE, "1294f76e01b9", of_cut.write_artifacts),
+    ("keep_deliveries", deliveries._KEEP, "c8d11bd47c32", of_notes.taken),
+    ("trim_deliveries", deliveries._TRIM, "398871b246ad", of_notes.forgotten),
+    ("forget_deliveries", deliveries._FORGET, "edcacb9a4348", of_notes.forgotten),
+    ("count_refusals", deliveries._COUNT, "2185b07f7e2b", of_notes.taken),
+    ("forget_refusals", deliveries._FORGET_REFUSALS, "64503a8c5c92", of_notes.forgotten),
+    ("keep_calls", provider_calls._KEEP, "849607677bc6", of_notes.taken),
+    ("forget_calls", provider_calls._FORGET, "44a6e391a9e6", of_notes.forgotten),
     ("ping", "SELECT 1", "e004ebd5b553", _one),
 )
 

@@ -15,7 +15,7 @@ from orchestrator.commands.printing import complain, plain, say, say_json, table
 from orchestrator.explaining import Leadership, explain, read_leadership
 from orchestrator.settings import DatabaseSettings
 from orchestrator.storage.clips import Clip, Event, read_clip, read_events
-from orchestrator.web.reading import MAX_LIMIT, ListQuery, place_of, read_list
+from orchestrator.web.reading import MAX_LIMIT, ListQuery, read_cursor, read_list
 from orchestrator.web.views import clip_as_json, event_as_json, timestamp
 from signals import PendingSignal, read_pending
 
@@ -42,18 +42,19 @@ async def list_clips(settings: DatabaseSettings, options: argparse.Namespace) ->
 async def _pages(connection: asyncpg.Connection, options: argparse.Namespace) -> tuple[list[Clip], bool]:
     """As many clips as were asked for, a page at a time, and whether there are more."""
     clips: list[Clip] = []
-    more = True
+    more, place = True, None
     while more and len(clips) < options.limit:
         query = ListQuery(
             statuses=tuple(options.status or ()),
             pipeline=options.pipeline,
             search=options.search or None,
-            before=place_of(clips[-1]) if clips else None,
+            before=place,
             limit=min(MAX_LIMIT, options.limit - len(clips)),
         )
         page, cursor = await read_list(connection, query)
         clips += page
-        more = cursor is not None
+        # A page may be short, or empty, where few clips fit; the walk goes on from where it ended.
+        more, place = cursor is not None, read_cursor(cursor) if cursor else None
     return clips, more
 
 

@@ -6,7 +6,14 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from orchestrator.web.access import SESSION_COOKIE, SESSION_LIFETIME, find_token, issue_session, require_own_page
+from orchestrator.web.access import (
+    SESSION_COOKIE,
+    SESSION_LIFETIME,
+    find_token,
+    issue_session,
+    known_tokens,
+    require_own_page,
+)
 from orchestrator.web.pages.forms import read_form
 from orchestrator.web.pages.layout import page
 from orchestrator.web.pages.markup import EMPTY, Markup, fill, markup
@@ -18,7 +25,8 @@ _MAIN = """<form class="card narrow" method="post" action="/sign-in">
 $fault
 <input type="hidden" name="next" value="$following">
 <label>Token <input type="password" name="token" autocomplete="current-password" required autofocus></label>
-<p class="dim">One of the tokens in <code>API_TOKENS</code>. You stay signed in for twelve hours.</p>
+<p class="dim">One of the tokens in <code>API_TOKENS</code>; one of <code>API_READ_TOKENS</code> may only look.
+You stay signed in for twelve hours.</p>
 <button class="primary">Sign in</button>
 </form>"""
 _FAULT = '<p class="note failed" role="alert">That is none of our tokens.</p>'
@@ -37,8 +45,7 @@ async def take_token(request: web.Request) -> web.Response:
     services = services_of(request)
     form = await read_form(request)
     following = _own_path(form.get("next"))
-    tokens = [token.get_secret_value() for token in services.settings.api_tokens]
-    token = find_token(form.get("token", ""), tokens)
+    token = find_token(form.get("token", ""), known_tokens(services.settings))
     if token is None:
         request.app[REFUSALS].warn("a sign-in was refused")
         return page(request, "Sign in", _form(following, markup(_FAULT)), status=403)
