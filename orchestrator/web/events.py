@@ -20,6 +20,8 @@ STREAMS_MAX = 4000
 CLIPS_MAX = 200
 # How long a browser waits before it connects again.
 _RETRY_MILLISECONDS = 3000
+_COMMENT = b": heartbeat\n\n"
+_BEAT = b": heartbeat\nevent: beat\ndata: 1\n\n"
 # A reader that has gone shows only when something is written to it, or when one looks.
 _CLOSED_SEEN_AFTER_SECONDS = 2.0
 # A client that vanished without a word is noticed within two heartbeats: the first finds nobody, and as long after it
@@ -34,7 +36,7 @@ HEARTBEAT: web.AppKey[float] = web.AppKey("heartbeat", float)
 
 async def stream_events(request: web.Request) -> web.StreamResponse:
     """Send the present state of the clips asked for, then every change, until either side goes."""
-    clip_ids, last_event_id = _followed(request), _last_event_id(request)
+    clip_ids, last_event_id, beat = _followed(request), _last_event_id(request), _beat(request)
     feed, metrics = request.app[FEED], request.app[METRICS]
     if feed.is_closed:
         raise Problem("shutting-down", "This process is being stopped", headers={"Retry-After": "3"})
@@ -57,8 +59,9 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
         metrics.streams.set(feed.client_count)
         try:
             await response.prepare(request)
-            await response.write(f"retry: {_RETRY_MILLISECONDS}\n\n".encode())
-            await _pump(response, client, transport, request.app[HEARTBEAT])
+            # The first beat comes at once: by it a page tells that events come through, and not only the head.
+            await response.write(f"retry: {_RETRY_MILLISECONDS}\n\n".encode() + (beat if beat is not _COMMENT else b""))
+            await _pump(response, client, transport, request.app[HEARTBEAT], beat)
         except ConnectionError:
             pass  # the reader went: the usual end of a stream
         finally:
@@ -73,9 +76,9 @@ def _streams_max() -> int:
 
 
 async def _pump(
-    response: web.StreamResponse, client: Client, transport: asyncio.Transport, heartbeat_seconds: float
+    response: web.StreamResponse, client: Client, transport: asyncio.Transport, heartbeat_seconds: float, beat: bytes
 ) -> None:
-    """Send what the feed has for *client*, and a heartbeat in between, until either side ends it."""
+    """Send what the feed has for *client*, and *beat* in between, until either side ends it."""
     loop = asyncio.get_running_loop()
     written_at = loop.time()
     while not transport.is_closing():
@@ -86,7 +89,7 @@ async def _pump(
         except TimeoutError:
             if loop.time() < heartbeat_at:
                 continue
-            chunk = b": heartbeat\n\n"
+            chunk = beat
         if chunk is None:
             return
         await response.write(chunk)
@@ -103,9 +106,17 @@ def _followed(request: web.Request) -> frozenset[str] | None:
     return frozenset(asked) or None
 
 
+def _beat(request: web.Request) -> bytes:
+    """What keeps the line alive: a comment, or an event for those who cannot see comments, which pages cannot."""
+    return _BEAT if request.query.get("beats") == "1" else _COMMENT
+
+
 def _last_event_id(request: web.Request) -> int:
-    """The id the reader got last; anything that is none of ours counts as none."""
-    text = request.headers.get("Last-Event-ID", "").strip()
+    """The id the reader got last; anything that is none of ours counts as none.
+
+    A browser sends the header when it reconnects by itself, and cannot when a page opens another stream.
+    """
+    text = request.headers.get("Last-Event-ID", request.query.get("after", "")).strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else 0
 
 

@@ -17,8 +17,8 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# A worker lives under the policy of its own file: it may call this service and nothing else.
-_POLICY = "default-src 'none'; connect-src 'self'; frame-ancestors 'none'"
+# A worker lives under the policy of its own file: it may load our modules and call this service, and nothing else.
+_POLICY = "default-src 'none'; script-src 'self'; connect-src 'self'; frame-ancestors 'none'"
 _FOR_EVER = "public, max-age=31536000, immutable"
 
 

@@ -1,11 +1,11 @@
 // The page of one clip, kept up to date until the clip is at its end.
 
 import { announce } from "./announce.js";
+import { connectionIs, showConnection } from "./connection.js";
 import { follow } from "./live.js";
 import { showPlayer } from "./player.js";
 import { refresh, remember } from "./regions.js";
 
-const CONNECTION = { live: "live", polling: "asking every few seconds", lost: "connection lost, trying again" };
 // Several events of one moment need one look.
 const GATHER_MS = 250;
 // The sentence that explains the clip speaks of seconds: it is asked for anew now and then, also when nothing moves.
@@ -17,7 +17,6 @@ let etag = null;
 let gathering = 0;
 let quarter = -1;
 let following = null;
-let connection = "";
 
 function showProgress(clip) {
   const bar = document.querySelector("[data-progress]");
@@ -33,21 +32,14 @@ function showProgress(clip) {
   quarter = Math.max(quarter, now);
 }
 
-function showConnection(word) {
-  connection = CONNECTION[word] ?? "";
-  const place = document.querySelector("[data-connection]");
-  if (place) place.textContent = connection;
-}
-
 async function look() {
   const fresh = await refresh();
   showPlayer();
   if (fresh.querySelector("article[data-terminal=yes]")) {
     following.stop();
-    connection = "";
+    connectionIs("");
   }
-  const place = document.querySelector("[data-connection]");
-  if (place) place.textContent = connection;
+  showConnection();
 }
 
 function onClip(clip) {
@@ -55,7 +47,7 @@ function onClip(clip) {
   article.dataset.version = clip.version;
   showProgress(clip);
   clearTimeout(gathering);
-  gathering = setTimeout(() => look().catch(() => showConnection("lost")), GATHER_MS);
+  gathering = setTimeout(() => look().catch(() => connectionIs("lost")), GATHER_MS);
 }
 
 async function poll() {
@@ -73,7 +65,7 @@ if (article) {
   showPlayer();
   quarter = Math.floor((document.querySelector("[data-progress]")?.value ?? 0) / 25);
   if (article.dataset.terminal !== "yes") {
-    following = follow([article.dataset.clip], { onClip, poll, onConnection: showConnection });
+    following = follow([article.dataset.clip], { onClip, poll, onConnection: connectionIs });
     const explaining = setInterval(() => {
       if (document.querySelector(".badge.done, .badge.failed")) clearInterval(explaining);
       else if (!document.hidden) look().catch(() => {});

@@ -244,3 +244,20 @@ async def test_a_database_that_rests_for_a_moment_ends_no_stream(client, place):
         )
         await place.move("one", "queued")
         assert (await reader.event())["status"] == "queued"
+
+
+async def test_beats_are_events_for_those_who_ask_and_the_first_comes_at_once(place):
+    client = await place.start(heartbeat_seconds=0.05)
+    async with stream(client, "?beats=1") as reader:
+        blocks = [await reader.block() for _ in range(3)]
+    assert blocks == ["retry: 3000\n\n", *[": heartbeat\nevent: beat\ndata: 1\n\n"] * 2]
+
+
+async def test_another_stream_of_a_page_goes_on_where_its_former_one_was(client, place):
+    """What ended between the two is told; a page cannot send the header when it opens a stream."""
+    await place.clip("one", uid="u1")
+    await place.move("one", "queued")
+    heard = await place.owner.fetchval("SELECT max(id) FROM clip_events")
+    await place.move("one", "complete", look_at=None)
+    async with stream(client, f"?after={heard}") as reader:
+        assert (await reader.event())["status"] == "complete"
