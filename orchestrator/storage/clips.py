@@ -88,11 +88,21 @@ class Event:
 
 async def read_events(connection: asyncpg.Connection, clip_id: str, after: int = 0, limit: int = 200) -> list[Event]:
     """The history of a clip, oldest first, past the event id *after*."""
-    rows = await connection.fetch(
-        "SELECT id, at, kind, attempt, from_status, to_status, progress::float8 AS progress, source, details"
-        " FROM clip_events WHERE clip_id = $1 AND id > $2 ORDER BY id LIMIT $3",
-        clip_id,
-        after,
-        limit,
-    )
-    return [Event(**{**row, "details": json.loads(row["details"])}) for row in rows]
+    rows = await connection.fetch(f"{_EVENTS} AND id > $2 ORDER BY id LIMIT $3", clip_id, after, limit)
+    return [_event_from_row(row) for row in rows]
+
+
+async def read_newest_events(connection: asyncpg.Connection, clip_id: str, limit: int) -> list[Event]:
+    """The end of a clip's history, oldest first."""
+    rows = await connection.fetch(f"{_EVENTS} ORDER BY id DESC LIMIT $2", clip_id, limit)
+    return [_event_from_row(row) for row in reversed(rows)]
+
+
+_EVENTS = (
+    "SELECT id, at, kind, attempt, from_status, to_status, progress::float8 AS progress, source, details"
+    " FROM clip_events WHERE clip_id = $1"
+)
+
+
+def _event_from_row(row: Mapping[str, Any]) -> Event:
+    return Event(**{**row, "details": json.loads(row["details"])})

@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 import structlog
 
-from orchestrator.storage.sessions import session_settings, sessionless
+from orchestrator.storage.sessions import WithSession, session_settings, sessionless
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +48,9 @@ DATABASE_AWAY = (
     # A standby that is not promoted yet.
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.LockNotAvailableError,
+    # What a server ends that has waited for us for too long.
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
 )
 
 
@@ -124,6 +126,7 @@ async def create_pool(
         max_inactive_connection_lifetime=300.0,
         loop=None,
         record_class=asyncpg.Record,
+        init=None if pooled else _limit_transactions,
         **_options(role, application_name, pooled, command_timeout_seconds),
     )
     await pool
@@ -132,7 +135,10 @@ async def create_pool(
 
 async def connect(dsn: str, role: str | None, application_name: str, *, pooled: bool = False) -> asyncpg.Connection:
     """One connection outside a pool."""
-    return await asyncpg.connect(dsn, **_options(role, application_name, pooled, COMMAND_TIMEOUT_SECONDS))
+    connection = await asyncpg.connect(dsn, **_options(role, application_name, pooled, COMMAND_TIMEOUT_SECONDS))
+    if not pooled:
+        await connection.limit_transactions()
+    return connection
 
 
 async def connect_to_listen(dsn: str, role: str | None, application_name: str) -> asyncpg.Connection:
@@ -183,6 +189,11 @@ async def may_act_in(connection: asyncpg.Connection, role: str) -> bool:
     return True
 
 
+async def _limit_transactions(connection: Any) -> None:
+    """What the pool does with a connection it has opened."""
+    await connection.limit_transactions()
+
+
 def _options(role: str | None, application_name: str, pooled: bool, command_timeout_seconds: float) -> dict[str, Any]:
     options: dict[str, Any] = {"timeout": CONNECT_TIMEOUT_SECONDS, "command_timeout": command_timeout_seconds}
     named = {"application_name": application_name}  # a pooler takes it over, too
@@ -197,5 +208,5 @@ def _options(role: str | None, application_name: str, pooled: bool, command_time
     return {
         **options,
         "server_settings": {**named, **session_settings(role)},
-        "connection_class": asyncpg.Connection,
+        "connection_class": WithSession,
     }

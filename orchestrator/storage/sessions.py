@@ -19,6 +19,11 @@ import asyncpg
 # Sessions that hang may not hold up others; far above any statement of ours. A leader that froze in the midst of a
 # write still holds the lease's row: its transaction has to end before its lease does, or nobody could take over.
 _LIMITS = {"lock_timeout": "5s", "statement_timeout": "30s", "idle_in_transaction_session_timeout": "8s"}
+# A session that is asked half a question (its line fell silent between preparing a statement and running it) is neither
+# idle nor at work: none of the above ends it, and a proxy that holds its line open hides that nobody is there any more.
+# This one does; servers have it since version 17.
+_TRANSACTION_LIMIT = ("transaction_timeout", "8s")
+_TRANSACTION_LIMIT_SINCE = 17
 # How the server finds a peer that vanished without a word, in about 10 s. Behind a pooler its peer is the pooler.
 _KEEP_ALIVES = {
     "tcp_keepalives_idle": "5",
@@ -32,6 +37,28 @@ _KEEP_ALIVES = {
 def session_settings(role: str | None) -> Mapping[str, str]:
     """What a session with the server itself is opened with."""
     return {**_LIMITS, **_KEEP_ALIVES, **({"role": role} if role else {})}
+
+
+def transaction_limit(connection: asyncpg.Connection) -> Mapping[str, str]:
+    """What bounds a whole transaction, as far as the server of *connection* has it."""
+    name, value = _TRANSACTION_LIMIT
+    return {name: value} if connection.get_server_version().major >= _TRANSACTION_LIMIT_SINCE else {}
+
+
+class WithSession(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no types
+    """A connection whose session is ours from the beginning to the end; `limit_transactions` comes first."""
+
+    async def limit_transactions(self) -> None:
+        """Set what an older server would refuse, as a name unknown to it, when the connection is opened."""
+        if setting := self._transaction_limit():
+            await self.execute(setting)
+
+    def get_reset_query(self) -> str:
+        """As the base class has it, which forgets what was set after the opening: that is set again."""
+        return f"{super().get_reset_query()}\n{self._transaction_limit()}"
+
+    def _transaction_limit(self) -> str:
+        return "; ".join(f"SET {name} = '{value}'" for name, value in transaction_limit(self).items())
 
 
 def sessionless(role: str | None) -> type[asyncpg.Connection]:
@@ -56,7 +83,8 @@ class _Sessionless(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships n
         """As the base class has it, in a transaction."""
         if not self.is_in_transaction() and query.startswith("BEGIN"):
             # asyncpg's own way to begin one: what every transaction needs travels with it.
-            return str(await super().execute(f"{query}; {self.opening}", timeout=timeout))
+            more = [f"SET LOCAL {name} = '{value}'" for name, value in transaction_limit(self).items()]
+            return str(await super().execute("; ".join([query.rstrip("; "), self.opening, *more]), timeout=timeout))
         async with self._in_one():
             return str(await super().execute(query, *args, timeout=timeout))
 

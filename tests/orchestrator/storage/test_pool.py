@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
-from house.relay import BLACK_HOLE, RESET, Relay, Upstream
+from house.relay import BLACK_HOLE, RESET, SWALLOW, Relay, Treatment, Upstream
 from structlog.testing import capture_logs
 
 from orchestrator.storage.pool import (
@@ -20,6 +20,8 @@ from orchestrator.storage.pool import (
     create_pool,
     find_access,
 )
+
+_ASKED_LAST = "SELECT coalesce(max(query), '') FROM pg_stat_activity WHERE application_name = $1"
 
 
 async def test_connections_act_in_their_role_under_their_name(database: str) -> None:
@@ -48,7 +50,13 @@ async def test_a_returned_connection_keeps_its_role(database: str) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    ["lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "client_connection_check_interval"],
+    [
+        "lock_timeout",
+        "statement_timeout",
+        "idle_in_transaction_session_timeout",
+        "transaction_timeout",
+        "client_connection_check_interval",
+    ],
 )
 async def test_no_session_can_hang(database: str, setting: str) -> None:
     connection = await connect(database, None, "test")
@@ -196,12 +204,51 @@ async def test_what_was_done_counts_though_the_connection_is_lost_before_it_is_g
         pool.terminate()
 
 
+async def test_a_question_half_asked_holds_its_rows_no_longer_than_a_transaction_may(
+    database: str, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line falls silent after the preparing of a statement: the server calls that session active, and nobody's."""
+    monkeypatch.setattr("orchestrator.storage.sessions._TRANSACTION_LIMIT", ("transaction_timeout", "500ms"))
+    pool = await create_pool(through(relay, database), None, "test", max_size=1)
+    owner = await asyncpg.connect(database)
+    try:
+        async with pool.acquire(timeout=5) as connection:
+            await connection.execute("BEGIN; UPDATE monitor_lease SET round_at = NULL")
+            relay.treat(Treatment(down=SWALLOW), new=False)
+            asking = asyncio.create_task(connection.fetchval("SELECT 'half' || $1", "asked", timeout=30))
+            while "half" not in await owner.fetchval(_ASKED_LAST, "test"):
+                await asyncio.sleep(0.01)
+            relay.treat(BLACK_HOLE, new=False)
+            assert (
+                await owner.fetchval("SELECT state FROM pg_stat_activity WHERE application_name = 'test'") == "active"
+            )
+            await owner.execute("UPDATE monitor_lease SET round_at = NULL", timeout=5)
+            asking.cancel()
+            connection.terminate()
+            await asyncio.gather(asking, return_exceptions=True)
+    finally:
+        pool.terminate()
+        await owner.close()
+
+
+async def test_a_session_that_is_given_back_keeps_its_limits(database: str) -> None:
+    pool = await create_pool(database, None, "test", max_size=1)
+    try:
+        for _ in range(2):
+            assert await pool.fetchval("SELECT current_setting('transaction_timeout')") == "8s"
+    finally:
+        await pool.close()
+
+
 async def test_without_a_session_each_transaction_brings_role_and_limits(database: str) -> None:
     """Through a pooler each may meet another session, which has none of them."""
     pool = await create_pool(database, "orchestrator_api", "the web", max_size=1, pooled=True)
     try:
-        asked = "SELECT current_user, current_setting('statement_timeout'), current_setting('lock_timeout')"
-        expected = ("orchestrator_api", "30s", "5s")
+        asked = (
+            "SELECT current_user, current_setting('statement_timeout'), current_setting('lock_timeout'),"
+            " current_setting('transaction_timeout')"
+        )
+        expected = ("orchestrator_api", "30s", "5s", "8s")
         assert tuple(await pool.fetchrow(asked)) == expected
         assert [tuple(row) for row in await pool.fetch(asked)] == [expected]
         assert await pool.fetchval("SELECT current_user") == "orchestrator_api"
