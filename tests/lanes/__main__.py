@@ -1,11 +1,13 @@
-"""Runs lanes one after another, those of pure computation side by side, and prints each one's figures as a table.
+"""Runs lanes, side by side as far as they allow it, and prints each one's figures as a table.
 
     python3 run.py lanes                  every lane, in the amounts that CI runs
     python3 run.py lanes --long           every lane, in the amounts of a release
     python3 run.py lanes kills database   these alone
     python3 run.py lanes --list           what each lane proves
 
-A failed lane says how to repeat the failure. What each lane has written stays in build/lanes until the next run.
+A failed lane says how to repeat the failure. One that keeps times, and was late, is run once more with the machine to
+itself, and the table says so; one that saw an invariant broken has failed. What each lane has written stays in
+build/lanes until the next run.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,10 +27,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lanes.registry import LANES, Lane
+from lanes.registry import LANES, Lane, Machine
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "lanes"
+# How far those that only compute give way to those that keep times.
+NICENESS = 10
+# As findings and claims name what may never be: no second run excuses that.
+_INVARIANT = re.compile(rb"\bI\d{1,2}:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,8 @@ class Result:
     passed: bool
     seconds: float
     figures: dict[str, object]
+    was_late: bool = False
+    """It failed, and nothing worse than lateness was seen."""
 
 
 def main() -> int:
@@ -50,22 +59,41 @@ def main() -> int:
     # What the lane that counts the faults goes by: lanes that ran another time prove nothing of this one.
     KEPT.mkdir(parents=True, exist_ok=True)
     (KEPT / "invocation.json").write_text(json.dumps([lane.name for lane in wanted]))
+    results = _run_all(wanted, is_long)
+    _summarize(results)
+    return 0 if all(result.passed for result in results) else 1
+
+
+def _run_all(wanted: list[Lane], is_long: bool) -> list[Result]:
+    """Those that keep times one after another, what computes beside them; then those that want the machine alone."""
     results: list[Result] = []
     lock = threading.Lock()
 
     def run(lane: Lane) -> None:
-        result = _run(lane, is_long, streams=lane.is_alone)
+        result = _run(lane, is_long)
         with lock:
             results.append(result)
             print(f"lane {_line(result)}", flush=True)
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as side_by_side:
-        list(side_by_side.map(run, [lane for lane in wanted if not lane.is_alone]))
-    for lane in sorted(wanted, key=lambda each: each.is_last):
-        if lane.is_alone:
+    ordinary = [lane for lane in wanted if not lane.is_last]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as beside:
+        computing = beside.map(run, [lane for lane in ordinary if lane.machine is Machine.SHARED])
+        for lane in ordinary:
+            if lane.machine is Machine.TIMED:
+                run(lane)
+        list(computing)
+    for lane in ordinary:
+        if lane.machine is Machine.QUIET:
             run(lane)
-    _summarize(results)
-    return 0 if all(result.passed for result in results) else 1
+    for late in [result for result in results if result.was_late]:
+        print(f"lane {late.lane.name} was late; once more, with the machine to itself", flush=True)
+        results.remove(late)
+        run(late.lane)
+        results[-1].figures["run"] = "second"
+    for lane in wanted:
+        if lane.is_last:
+            run(lane)
+    return results
 
 
 def _arguments() -> tuple[list[Lane], bool, bool]:
@@ -85,7 +113,8 @@ def _arguments() -> tuple[list[Lane], bool, bool]:
     return wanted, arguments.long, arguments.list
 
 
-def _run(lane: Lane, is_long: bool, *, streams: bool) -> Result:
+def _run(lane: Lane, is_long: bool) -> Result:
+    streams = lane.machine is not Machine.SHARED
     directory = KEPT / lane.name
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -100,7 +129,8 @@ def _run(lane: Lane, is_long: bool, *, streams: bool) -> Result:
         print((directory / "output.txt").read_text("utf-8", "replace"), flush=True)
     figures = directory / "figures.json"
     said = json.loads(figures.read_text()) if figures.exists() else {}
-    return Result(lane, code == 0, seconds, said)
+    was_late = code != 0 and streams and not _INVARIANT.search((directory / "output.txt").read_bytes())
+    return Result(lane, code == 0, seconds, said, was_late)
 
 
 def _call(command: list[str], output: Path, limit_seconds: float, streams: bool) -> int:
@@ -109,6 +139,8 @@ def _call(command: list[str], output: Path, limit_seconds: float, streams: bool)
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
+    if not streams:
+        _give_way(process.pid)
     timer = threading.Timer(limit_seconds, _end, [process, output, limit_seconds])
     timer.start()
     try:
@@ -123,6 +155,13 @@ def _call(command: list[str], output: Path, limit_seconds: float, streams: bool)
     finally:
         timer.cancel()
         _kill_group(process.pid)
+
+
+def _give_way(pid: int) -> None:
+    """Lower the priority of a process that leads a session; Linux may weigh sessions against each other, too."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+        Path(f"/proc/{pid}/autogroup").write_text(str(NICENESS))
 
 
 def _end(process: subprocess.Popen[bytes], output: Path, limit_seconds: float) -> None:

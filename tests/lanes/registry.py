@@ -1,22 +1,33 @@
-"""Every lane: what it proves, whether it needs the machine for itself, and when it counts as hung."""
+"""Every lane: what it proves, what it asks of the machine, and when it counts as hung."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Machine(StrEnum):
+    """What a lane asks of the machine, and so what may run beside it."""
+
+    QUIET = "quiet"
+    """It measures how fast the program is: nothing runs beside it."""
+    TIMED = "timed"
+    """Real processes keep times with room to spare: one such lane at a time, and beside it what computes."""
+    SHARED = "shared"
+    """Nothing in it depends on real time: as many at once as there are processors, and they give way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
     """One long proof. Its tests are in ``test_<name>.py`` beside this file.
 
-    A lane that is not *alone* shares the machine with others of its sort: nothing in it depends on real time.
     *limit_minutes* and *long_limit_minutes* end a lane that hangs; each is at least three times what it takes on
     two cores.
     """
 
     name: str
     proves: str
-    is_alone: bool
+    machine: Machine
     limit_minutes: float
     long_limit_minutes: float
     only_long: bool = False
@@ -25,89 +36,95 @@ class Lane:
 
 
 LANES = (
-    Lane("gigabyte", "a killed transfer of 1 GiB reads at most one part twice, in bounded memory", True, 6, 6),
+    Lane("gigabyte", "a killed transfer of 1 GiB reads at most one part twice, in bounded memory", Machine.TIMED, 6, 6),
     Lane(
         "three_hundred",
         "300 clips complete at a provider that blocks whoever calls too often, without one 429",
-        True,
+        Machine.TIMED,
         6,
         6,
     ),
     Lane(
         "model",
         "leadership and judging keep their promises in every interleaving, and not without any one of their guards",
-        False,
+        Machine.SHARED,
         10,
         60,
     ),
     Lane(
         "mutants",
         "each promise is claimed by a test that notices its loss: no deliberate bug survives",
-        False,
+        Machine.SHARED,
         20,
         120,
     ),
     Lane(
         "provider",
         "every call to the provider meets every answer it may give: clips complete, or end and say why; nothing twice",
-        False,
+        Machine.SHARED,
         15,
         90,
     ),
     Lane(
         "poison",
         "a clip that always fails, in every place and with every exception, delays no other and ends",
-        True,
+        Machine.TIMED,
         5,
         40,
     ),
     Lane(
         "sql",
         "the statements, the law and the roles hold on a real server whatever is sent; the simulated one does the same",
-        False,
+        Machine.TIMED,
         15,
         200,
     ),
     Lane(
         "webhooks",
         "notifications that are forged, stale, doubled, reordered or nonsense have no effect, also in a flood",
-        True,
+        Machine.TIMED,
         8,
         20,
     ),
     Lane(
         "web",
         "no address leads inside, no text runs, no other site acts, no call meets a fault of the web process's own",
-        True,
+        Machine.TIMED,
         12,
         45,
     ),
     Lane(
         "outages",
         "work resumes by itself in seconds however the database went away; nothing is lost, and a pooler does no harm",
-        True,
+        Machine.TIMED,
         15,
         120,
     ),
     Lane(
         "resources",
         "full disks, few file descriptors and little memory end nothing and break no promise",
-        True,
+        Machine.TIMED,
         6,
         60,
     ),
-    Lane("load", "500 signals a second through HTTP, signatures and a durable database, and none is lost", True, 5, 40),
+    Lane(
+        "load",
+        "500 signals a second through HTTP, signatures and a durable database, and none is lost",
+        Machine.QUIET,
+        5,
+        40,
+    ),
     Lane(
         "streams",
         "a thousand readers of events: told in time, cut when slow, forgotten when gone, and none misses a change",
-        True,
+        Machine.QUIET,
         8,
         30,
     ),
     Lane(
         "secrets",
         "no secret is found in what a house says while all fails, nor in what any lane has written",
-        True,
+        Machine.TIMED,
         8,
         10,
         is_last=True,
@@ -115,7 +132,7 @@ LANES = (
     Lane(
         "sometimes",
         "each kind of fault was really met in this run, in the places where it can bite",
-        True,
+        Machine.TIMED,
         2,
         2,
         is_last=True,
@@ -123,49 +140,49 @@ LANES = (
     Lane(
         "pure",
         "whatever is seen of whatever clip, something lawful follows and it ends; kept journals stay as they were",
-        False,
+        Machine.SHARED,
         15,
         120,
     ),
     Lane(
         "bodies",
         "no body that a delivery host may send is taken for a whole file, and each is outlived when it passes",
-        False,
+        Machine.SHARED,
         10,
         60,
     ),
     Lane(
         "bucket",
         "whatever the bucket answers and whoever is killed, an object is the very file, and no upload is left behind",
-        False,
+        Machine.SHARED,
         10,
         60,
     ),
     Lane(
         "kills",
         "monitors and web processes killed, stopped and ended at random lose nothing, and nothing ever goes back",
-        True,
+        Machine.TIMED,
         12,
         90,
     ),
     Lane(
         "splitbrain",
         "a leader frozen, killed, robbed or cut off is replaced within 15 s, and writes nothing more when it is back",
-        True,
+        Machine.TIMED,
         8,
         60,
     ),
     Lane(
         "clocks",
         "whatever the clock of a monitor or of PostgreSQL says, clips complete and one leads again within 15 s",
-        True,
+        Machine.TIMED,
         8,
         25,
     ),
     Lane(
         "soak",
         "the whole program under a fault each minute for 45 minutes: no memory, descriptor or dead row too many",
-        True,
+        Machine.TIMED,
         75,
         75,
         only_long=True,
@@ -173,18 +190,18 @@ LANES = (
     Lane(
         "simulation",
         "real monitors, drivers and handlers keep every promise in drawn worlds where everything goes wrong",
-        False,
+        Machine.SHARED,
         20,
         360,
     ),
     Lane(
         "crashes",
         "a monitor killed at any step, and again while it is succeeded, leaves a clip that still ends right",
-        False,
+        Machine.SHARED,
         15,
         240,
     ),
-    Lane("determinism", "a seed repeats its run exactly, in any process", False, 5, 30),
+    Lane("determinism", "a seed repeats its run exactly, in any process", Machine.SHARED, 5, 30),
 )
 
 
