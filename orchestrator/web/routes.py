@@ -23,7 +23,17 @@ from orchestrator.web import schemas as s
 from orchestrator.web.access import Guard
 from orchestrator.web.jobs import health as jobs_health
 from orchestrator.web.jobs import outputs, processing, status, tus, uploads
-from orchestrator.web.pages import actions, board_page, clip_page, cut_page, docs_page, retry_page, sign_in, upload_page
+from orchestrator.web.pages import (
+    actions,
+    board_page,
+    clip_page,
+    cut_page,
+    docs_page,
+    retry_page,
+    sign_in,
+    theme,
+    upload_page,
+)
 from orchestrator.web.route import Parameter, Route
 
 
@@ -240,6 +250,7 @@ PAGE_ROUTES = (
     Route("GET", "/sign-in", sign_in.show_form, "Sign in", guard=Guard.OPEN, is_api=False),
     Route("POST", "/sign-in", sign_in.take_token, "Sign in", guard=Guard.OPEN, is_api=False),
     Route("POST", "/sign-out", sign_in.sign_out, "Sign out", guard=Guard.OPEN, is_api=False),
+    Route("POST", "/theme", theme.choose_theme, "Choose light or dark", guard=Guard.OPEN, is_api=False),
     Route("GET", "/assets/{version}/{name}", assets.show_asset, "A file for browsers", guard=Guard.OPEN, is_api=False),
     Route("GET", "/favicon.ico", assets.show_asset, "The icon", guard=Guard.OPEN, is_api=False),
 )

@@ -1,8 +1,8 @@
-"""Reading what a form of ours sends."""
+"""Reading what a form of ours sends, and where it may lead."""
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
 
@@ -25,3 +25,11 @@ async def read_form(request: web.Request) -> dict[str, str]:
     for name, value in pairs:
         check_text(name, value)
     return {name: value.strip() for name, value in pairs if value.strip()}
+
+
+def own_path(address: str | None) -> str:
+    """*address* if it is a path here: a form must not lead to somebody else's page."""
+    if not address or not address.startswith("/") or address.startswith(("//", "/\\")) or not address.isprintable():
+        return "/"
+    parts = urlsplit(address)
+    return address if not parts.scheme and not parts.netloc and "\\" not in address else "/"

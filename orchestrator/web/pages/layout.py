@@ -9,14 +9,15 @@ from aiohttp import web
 from orchestrator.web.access import SESSION_COOKIE
 from orchestrator.web.assets import ASSETS, Assets
 from orchestrator.web.pages.markup import EMPTY, Markup, fill, join, markup
+from orchestrator.web.pages.theme import color_scheme, theme_attribute, theme_form
 
 _PAGE = """<!doctype html>
-<html lang="en">
+<html lang="en"$theme>
 <head>
 <meta charset="utf-8">
 <title>$title · Clip Orchestrator</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
+<meta name="color-scheme" content="$scheme">
 <link rel="icon" href="$icon" type="image/svg+xml">
 <link rel="stylesheet" href="$style">
 $head
@@ -27,6 +28,7 @@ $head
 <a class="brand" href="/">
 <svg viewBox="0 0 24 24" aria-hidden="true"><path d="M4 5h16v14H4z M10 9.5v5l4.5-2.5z" /></svg>Clip Orchestrator</a>
 <nav aria-label="Main">$nav</nav>
+$choice
 </header>
 <main id="main" tabindex="-1">
 $main
@@ -56,12 +58,15 @@ def page(
     document = fill(
         _PAGE,
         title=title,
+        theme=theme_attribute(request),
+        scheme=color_scheme(request),
+        choice=theme_form(request),
         icon=assets.address("favicon.svg"),
         style=assets.address("style.css"),
         head=head,
         nav=_nav(request),
         main=main,
-        scripts=join(fill(_SCRIPT, src=assets.address(name)) for name in scripts),
+        scripts=join(fill(_SCRIPT, src=assets.address(name)) for name in ("theme.js", *scripts)),
     )
     return web.Response(
         status=status, body=document.encode("utf-8", "replace"), content_type="text/html", charset="utf-8"

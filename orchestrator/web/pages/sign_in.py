@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from aiohttp import web
 
 from orchestrator.web.access import (
@@ -14,7 +12,7 @@ from orchestrator.web.access import (
     known_tokens,
     require_own_page,
 )
-from orchestrator.web.pages.forms import read_form
+from orchestrator.web.pages.forms import own_path, read_form
 from orchestrator.web.pages.layout import page
 from orchestrator.web.pages.markup import EMPTY, Markup, fill, markup
 from orchestrator.web.refusals import REFUSALS
@@ -36,7 +34,7 @@ async def show_form(request: web.Request) -> web.Response:
     """The form; where no tokens are set there is nothing to sign in to."""
     if not services_of(request).settings.api_tokens:
         return _to("/")
-    return page(request, "Sign in", _form(_own_path(request.query.get("next")), EMPTY))
+    return page(request, "Sign in", _form(own_path(request.query.get("next")), EMPTY))
 
 
 async def take_token(request: web.Request) -> web.Response:
@@ -44,7 +42,7 @@ async def take_token(request: web.Request) -> web.Response:
     require_own_page(request, lenient=True)
     services = services_of(request)
     form = await read_form(request)
-    following = _own_path(form.get("next"))
+    following = own_path(form.get("next"))
     token = find_token(form.get("token", ""), known_tokens(services.settings))
     if token is None:
         request.app[REFUSALS].warn("a sign-in was refused")
@@ -72,14 +70,6 @@ async def sign_out(request: web.Request) -> web.Response:
 
 def _form(following: str, fault: Markup) -> Markup:
     return fill(_MAIN, following=following, fault=fault)
-
-
-def _own_path(address: str | None) -> str:
-    """*address* if it is a path here: a sign-in must not lead to somebody else's page."""
-    if not address or not address.startswith("/") or address.startswith(("//", "/\\")) or not address.isprintable():
-        return "/"
-    parts = urlsplit(address)
-    return address if not parts.scheme and not parts.netloc and "\\" not in address else "/"
 
 
 def _to(path: str) -> web.Response:

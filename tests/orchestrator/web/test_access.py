@@ -12,7 +12,7 @@ from orchestrator.web.routes import ROUTES
 TOKENS = "first-token-of-sixteen", "second-token-of-sixteen"
 BEARER = {"Authorization": f"Bearer {TOKENS[0]}"}
 OPEN = {"/webhooks/cloudflare", "/healthz", "/readyz", "/metrics", "/api/openapi.json", "/api/docs", "/sign-in",
-        "/sign-out", "/assets/{version}/{name}", "/favicon.ico", "/outputs/{id}/{name}",
+        "/sign-out", "/theme", "/assets/{version}/{name}", "/favicon.ico", "/outputs/{id}/{name}",
         "/api/health/unified"}  # fmt: skip
 
 
