@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
-from statistics import median
+from statistics import median, quantiles
 from time import monotonic
 
 import asyncpg
@@ -46,12 +46,26 @@ SELECT c.pipeline, r.to_status, e.clip_id, extract(epoch FROM e.at - min(r.at)):
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """How long other clips stayed at a status: half of them, and nine of ten, at most so many seconds."""
+
+    median_seconds: float
+    p90_seconds: float
+
+
 @dataclass
 class Expectations:
-    """The medians in seconds, by pipeline and status: *medians* to the end, *stages* of the stay at the status."""
+    """In seconds, by pipeline and status: *medians* and *ranges* to the end, *stages* and *usual* of the stay there.
+
+    A range holds the middle of the field: a quarter of the clips was quicker, a tenth slower. *medians*, *ranges* and
+    *usual* are silent where there are too few clips.
+    """
 
     medians: dict[tuple[str, str], float] = field(default_factory=dict)
+    ranges: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
     stages: dict[tuple[str, str], float] = field(default_factory=dict)
+    usual: dict[tuple[str, str], Usual] = field(default_factory=dict)
     _read_at: float = float("-inf")
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -66,8 +80,16 @@ class Expectations:
             for row in await self._rows(connection):
                 times[row["pipeline"], row["to_status"]].append(row["seconds"])
                 ways[row["pipeline"], row["clip_id"]].append((row["seconds"], row["to_status"]))
-            self.medians = {place: median(each) for place, each in times.items() if len(each) >= SAMPLES_MIN}
-            self.stages = {place: median(each) for place, each in _stays(ways).items()}
+            enough = {place: each for place, each in times.items() if len(each) >= SAMPLES_MIN}
+            self.medians = {place: median(each) for place, each in enough.items()}
+            self.ranges = {place: (_quantile(each, 25), _quantile(each, 90)) for place, each in enough.items()}
+            stays = _stays(ways)
+            self.stages = {place: median(each) for place, each in stays.items()}
+            self.usual = {
+                place: Usual(median(each), _quantile(each, 90))
+                for place, each in stays.items()
+                if len(each) >= SAMPLES_MIN
+            }
 
     async def _rows(self, connection: asyncpg.Connection) -> list[asyncpg.Record]:
         try:
@@ -90,6 +112,22 @@ class Expectations:
             return None
         left = usual - (now - clip.status_since).total_seconds()
         return float(round(left)) if left >= 1 else None
+
+    def range_seconds(self, clip: Clip, now: datetime) -> tuple[float, float] | None:
+        """The range in which *clip* is probably complete, in seconds from *now*; None when nothing honest can be said.
+
+        A clip that has needed longer than nine of ten others is past every estimate.
+        """
+        usual = None if is_terminal(clip.status) else self.ranges.get((clip.pipeline, clip.status))
+        if usual is None:
+            return None
+        stood = (now - clip.status_since).total_seconds()
+        return None if usual[1] - stood < 1 else (max(0.0, usual[0] - stood), usual[1] - stood)
+
+
+def _quantile(values: list[float], percent: int) -> float:
+    """The value below which so many percent of *values* lie, of which there are several."""
+    return quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 def _stays(ways: Mapping[tuple[str, str], list[tuple[float, str]]]) -> dict[tuple[str, str], list[float]]:

@@ -1,10 +1,13 @@
-// The page of one clip, kept up to date until the clip is at its end.
+// The page of one clip, kept up to date until nothing more comes by itself.
 
 import { announce } from "./announce.js";
+import { handleAsks } from "./asks.js";
 import { connectionIs, showConnection } from "./connection.js";
+import { setClock, showCountdowns } from "./countdown.js";
 import { follow } from "./live.js";
-import { showPlayer } from "./player.js";
+import { isWatched, showPlayer } from "./player.js";
 import { refresh, remember } from "./regions.js";
+import { toast } from "./toasts.js";
 
 // Several events of one moment need one look.
 const GATHER_MS = 250;
@@ -17,28 +20,52 @@ let etag = null;
 let gathering = 0;
 let quarter = -1;
 let following = null;
+let last = null; // the status that was told last
+
+function showBars(progress) {
+  for (const bar of document.querySelectorAll("[data-two-parts]")) {
+    bar.querySelector("progress").value = progress;
+    const more = Math.max(0, progress - Number(bar.dataset.floor));
+    bar.querySelector(".live").setAttribute("width", more);
+    const legend = document.querySelector("[data-live-percent]");
+    if (legend) legend.textContent = Number(more.toPrecision(3));
+  }
+  for (const percent of document.querySelectorAll("[data-percent]")) percent.textContent = `${Math.floor(progress)} %`;
+}
 
 function showProgress(clip) {
-  const bar = document.querySelector("[data-progress]");
-  if (bar) bar.value = clip.progress;
-  const percent = document.querySelector("[data-percent]");
-  if (percent) percent.textContent = `${Math.floor(clip.progress)} %`;
+  showBars(clip.progress);
   const message = document.querySelector("[data-message]");
   const moved = message && message.textContent !== clip.message;
   if (message) message.textContent = clip.message;
   document.title = clip.terminal ? name : `${Math.floor(clip.progress)} % ${name}`;
   const now = Math.floor(clip.progress / 25);
-  if (moved || now > quarter) announce(clip.terminal ? clip.message : `${clip.message}, ${Math.floor(clip.progress)} percent`);
+  // An error is spoken as an alert.
+  if ((moved || now > quarter) && clip.status !== "error") {
+    announce(clip.terminal ? clip.message : `${clip.message}, ${Math.floor(clip.progress)} percent`);
+  }
   quarter = Math.max(quarter, now);
+  tellMove(clip);
+}
+
+function tellMove(clip) {
+  const before = last;
+  last = clip.status;
+  if (!before || before === clip.status) return;
+  if (clip.status === "complete") toast("success", "Complete", { isSaid: true });
+  else if (clip.status === "error") toast("error", clip.message);
+  else if (before === "error") toast("info", "It is tried again", { isSaid: true });
+  else if (clip.status === "stream_ready") toast("info", "It can be watched now", { isSaid: true });
 }
 
 async function look() {
-  const fresh = await refresh();
+  const fresh = await refresh((region) => region === "player" && isWatched());
+  const now = fresh.querySelector("article[data-clip]");
+  if (now) setClock(now.dataset.now);
+  showCountdowns();
   showPlayer();
-  if (fresh.querySelector("article[data-terminal=yes]")) {
-    following.stop();
-    connectionIs("");
-  }
+  if (now?.dataset.terminal === "yes") end();
+  else begin();
   showConnection();
 }
 
@@ -47,7 +74,7 @@ function onClip(clip) {
   article.dataset.version = clip.version;
   showProgress(clip);
   clearTimeout(gathering);
-  gathering = setTimeout(() => look().catch(() => connectionIs("lost")), GATHER_MS);
+  gathering = setTimeout(() => look().catch(() => {}), GATHER_MS);
 }
 
 async function poll() {
@@ -60,15 +87,28 @@ async function poll() {
   await look();
 }
 
+function begin() {
+  following ??= follow([article.dataset.clip], { onClip, poll, onConnection: connectionIs });
+}
+
+function end() {
+  following?.stop();
+  following = null;
+  connectionIs("");
+}
+
 if (article) {
   remember();
+  setClock(article.dataset.now);
+  showCountdowns();
   showPlayer();
+  last = document.querySelector("[aria-current=step] code")?.textContent ?? null;
   quarter = Math.floor((document.querySelector("[data-progress]")?.value ?? 0) / 25);
-  if (article.dataset.terminal !== "yes") {
-    following = follow([article.dataset.clip], { onClip, poll, onConnection: connectionIs });
-    const explaining = setInterval(() => {
-      if (document.querySelector(".badge.done, .badge.failed")) clearInterval(explaining);
-      else if (!document.hidden) look().catch(() => {});
-    }, EXPLAIN_MS);
+  handleAsks(look);
+  // What was held back while somebody watched is put in when he stops.
+  for (const moment of ["pause", "ended"]) {
+    document.addEventListener(moment, () => { if (!isWatched()) look().catch(() => {}); }, true);
   }
+  if (article.dataset.terminal !== "yes") begin();
+  setInterval(() => { if (following && !document.hidden) look().catch(() => {}); }, EXPLAIN_MS);
 }

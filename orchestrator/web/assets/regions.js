@@ -23,8 +23,11 @@ function replace(region, fresh) {
   showTimes(region);
 }
 
-/** Fetch this page again and put in what changed; the fetched document. Throws when it cannot be had. */
-export async function refresh() {
+/**
+ * Fetch this page again and put in what changed, but for regions that *isHeld* names; the fetched document.
+ * Throws when it cannot be had.
+ */
+export async function refresh(isHeld = () => false) {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
   if (answer.redirected) location.reload();
   if (!answer.ok) throw new Error(`the page answered ${answer.status}`);
@@ -32,7 +35,7 @@ export async function refresh() {
   for (const region of document.querySelectorAll("[data-region]")) {
     const name = region.dataset.region;
     const there = fresh.querySelector(`[data-region="${name}"]`);
-    if (!there || there.innerHTML === rendered.get(name)) continue;
+    if (!there || there.innerHTML === rendered.get(name) || isHeld(name)) continue;
     rendered.set(name, there.innerHTML);
     replace(region, there);
   }

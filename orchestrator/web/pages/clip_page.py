@@ -2,60 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import asyncpg
 from aiohttp import web
 
-from orchestrator.explaining import Leadership, explain, read_leadership
+from orchestrator.explaining import Leadership, read_leadership, retry_moment
 from orchestrator.pipelines import pipeline_for
-from orchestrator.storage.artifacts import read_artifacts
-from orchestrator.storage.clips import Clip, Event, read_events
+from orchestrator.storage.artifacts import Artifact, read_artifacts
+from orchestrator.storage.clips import Clip, Event, read_newest_events
+from orchestrator.storage.deliveries import Delivery, Refusal, read_deliveries, read_refusals
+from orchestrator.storage.provider_calls import MadeCall, read_calls
+from orchestrator.web.assets import ASSETS
 from orchestrator.web.connections import connection_of
+from orchestrator.web.edge import CALLER
+from orchestrator.web.expecting import EXPECTATIONS, Expectations
 from orchestrator.web.pages import parts
+from orchestrator.web.pages.calls import calls
 from orchestrator.web.pages.history import history
 from orchestrator.web.pages.layout import page
-from orchestrator.web.pages.markup import EMPTY, Markup, fill, join, link, markup
+from orchestrator.web.pages.links import links
+from orchestrator.web.pages.markup import EMPTY, Markup, fill, join, markup
+from orchestrator.web.pages.notifications import notifications
 from orchestrator.web.pages.outputs import outputs
 from orchestrator.web.pages.player import player
+from orchestrator.web.pages.status_card import StatusView, banner, status_card
+from orchestrator.web.pages.waterfall import waterfall
 from orchestrator.web.problems import Problem, shorten
 from orchestrator.web.reading import known_clip
 from orchestrator.web.services import services_of
-from orchestrator.web.views import CLIP_ID, is_terminal, message_of, why_unknown
+from orchestrator.web.views import CLIP_ID, is_terminal, timestamp, why_unknown
 from signals import PendingSignal, UnknownClip, read_pending
-from statusutils import COMPLETE, ERROR, TABLES, StatusTable
+from statusutils import ERROR, TABLES
 
 # The newest lines a page shows; the API has the rest.
 _HISTORY_MAX = 200
 
-_MAIN = """<article data-clip="$id" data-terminal="$terminal" data-version="$version">
-<div class="title-row"><h1>$name</h1></div>
+_HEAD = '<link rel="stylesheet" href="$style">$refresh'
+_REFRESH = markup('<noscript><meta http-equiv="refresh" content="5"></noscript>')
+_MAIN = """<article data-clip="$id" data-terminal="$terminal" data-version="$version" data-now="$now">
+<div class="title-row"><h1><bdi>$name</bdi></h1></div>
 <section class="card" data-region="status" aria-label="Status">$status</section>
 <section data-region="player" aria-label="Video">$player</section>
 <section data-region="outputs" aria-label="Clips made">$outputs</section>
+<section class="card" data-region="links" aria-label="Links">$links</section>
 <section data-region="actions" class="actions" aria-label="Actions">$actions</section>
 <section class="card" data-region="facts"><h2>Facts</h2>$facts</section>
+<section class="card" data-region="waterfall"><h2>Time at each status</h2>$waterfall</section>
 <section class="card" data-region="history"><h2>History</h2>$history</section>
-</article>"""
-_STATUS = """<div class="status-row">$badge<p class="message" data-message>$message</p>
-<span class="percent" data-percent>$percent %</span></div>
-$bar
-$why
-$note
-<ol class="path" aria-label="All statuses">$path</ol>
-<p class="dim">Last change $updated<span data-connection></span></p>"""
-_WHY = '<p class="why dim">$why</p>'
-_STEP = (
-    '<li class="$how"$current><span class="dot">$icon</span><span class="step">$word <code>$status</code></span></li>'
-)
-_ASKED = (
-    '<p class="note">Requested: <strong>$message</strong>'
-    ' <span class="dim">by <bdi>$source</bdi>; not judged yet</span></p>'
-)
-_REFUSED = '<p class="note">The last request was refused: $reason</p>'
-_RETRY = """<form method="post" action="/clips/$id/retry"><button class="primary">Try again</button></form>"""
+$traffic
+</article>
+<aside class="banner" data-region="banner" aria-label="Progress">$banner</aside>
+<div class="toasts" data-toasts></div>"""
+_TRAFFIC = """<section class="card" data-region="deliveries"><h2>Notifications of the provider</h2>$deliveries</section>
+<section class="card" data-region="calls"><h2>Calls to the provider</h2>$calls</section>"""
 _DELETE = """<details class="confirm"><summary class="button danger">Delete…</summary>
-<form method="post" action="/clips/$id/delete" class="card">
+<form method="post" action="/clips/$id/delete" class="card" data-asks>
 <p>$what, and the clip ends. This cannot be undone.</p>
 <button class="danger">Delete this clip</button></form></details>"""
-_DOWNLOAD = '<a class="button primary" href="$href" download>Download the MP4</a>'
 _FACT = "<div><dt>$name</dt><dd>$value</dd></div>"
 _UNKNOWN = """<section class="card notice" data-unknown>
 <h1>No such clip</h1>
@@ -65,6 +69,20 @@ _UNKNOWN = """<section class="card notice" data-unknown>
 </section>"""
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """All that the page tells of, read one after the other over one connection."""
+
+    clip: Clip
+    events: list[Event]
+    pending: list[PendingSignal]
+    leadership: Leadership
+    artifacts: list[Artifact]
+    deliveries: list[Delivery]
+    refusals: list[Refusal]
+    calls: list[MadeCall]
+
+
 async def show_page(request: web.Request) -> web.Response:
     """The clip's page; for an id nobody knows it says whether to wait."""
     clip_id = request.match_info["id"]
@@ -72,23 +90,33 @@ async def show_page(request: web.Request) -> web.Response:
         if not CLIP_ID.fullmatch(clip_id):
             raise UnknownClip(clip_id)
         async with connection_of(request) as connection:
-            clip = await known_clip(connection, clip_id)
-            events = await read_events(connection, clip_id, limit=_HISTORY_MAX)
-            pending = await read_pending(connection, clip_id)
-            leadership = await read_leadership(connection)
-            artifacts = await read_artifacts(connection, clip_id)
+            seen = await _read(connection, clip_id)
+            await request.app[EXPECTATIONS].refresh(connection)
     except UnknownClip:
         return _unknown_page(request, clip_id)
-    refresh = EMPTY
-    if not is_terminal(clip.status) or pending:
-        refresh = markup('<noscript><meta http-equiv="refresh" content="5"></noscript>')
-    return page(
-        request,
-        parts.name_of(clip),
-        _main(clip, events, pending, leadership, outputs(request, clip, artifacts)),
-        head=refresh,
-        scripts=("clip.js",),
+    assets = request.app[ASSETS]
+    head = fill(_HEAD, style=assets.address("clip.css"), refresh=EMPTY if _is_at_rest(seen) else _REFRESH)
+    return page(request, parts.name_of(seen.clip), _main(request, seen), head=head, scripts=("clip.js",))
+
+
+async def _read(connection: asyncpg.Connection, clip_id: str) -> _Seen:
+    clip = await known_clip(connection, clip_id)
+    is_at_provider = clip.cloudflare_uid is not None
+    return _Seen(
+        clip=clip,
+        events=await read_newest_events(connection, clip_id, _HISTORY_MAX),
+        pending=await read_pending(connection, clip_id),
+        leadership=await read_leadership(connection),
+        artifacts=await read_artifacts(connection, clip_id),
+        deliveries=await read_deliveries(connection, clip_id) if is_at_provider else [],
+        refusals=await read_refusals(connection) if is_at_provider else [],
+        calls=await read_calls(connection, clip.cloudflare_uid) if clip.cloudflare_uid is not None else [],
     )
+
+
+def _is_at_rest(seen: _Seen) -> bool:
+    """Whether nothing more comes by itself: a failed clip that will be tried again has not come to its end."""
+    return is_terminal(seen.clip.status) and not seen.pending and retry_moment(seen.clip) is None
 
 
 def _unknown_page(request: web.Request, clip_id: str) -> web.Response:
@@ -98,88 +126,50 @@ def _unknown_page(request: web.Request, clip_id: str) -> web.Response:
     return page(request, "No such clip", main, head=refresh, status=404)
 
 
-def _main(
-    clip: Clip, events: list[Event], pending: list[PendingSignal], leadership: Leadership, made: Markup
-) -> Markup:
+def _main(request: web.Request, seen: _Seen) -> Markup:
+    clip, now = seen.clip, seen.leadership.now
+    may_act = request[CALLER].may_act
+    expectations: Expectations = request.app[EXPECTATIONS]
+    view = StatusView(
+        clip=clip,
+        pending=seen.pending,
+        leadership=seen.leadership,
+        expected_seconds=expectations.range_seconds(clip, now),
+        may_retry=may_act and _may_retry(clip),
+    )
     return fill(
         _MAIN,
         id=clip.id,
-        terminal="yes" if is_terminal(clip.status) and not pending else "no",
+        terminal="yes" if _is_at_rest(seen) else "no",
         version=clip.version,
+        now=timestamp(now),
         name=parts.name_of(clip),
-        status=_status(clip, pending, leadership),
-        player=player(clip),
-        outputs=made,
-        actions=_actions(clip),
+        status=status_card(view),
+        player=player(clip, request.app[ASSETS].find("hls.js")),
+        outputs=outputs(request, clip, seen.artifacts),
+        links=links(clip),
+        actions=_actions(clip) if may_act else EMPTY,
         facts=_facts(clip),
-        history=history(events, clip),
+        waterfall=waterfall(clip, seen.events, expectations.usual, now),
+        history=history(seen.events, clip, is_cut=len(seen.events) == _HISTORY_MAX),
+        traffic=_traffic(seen, may_act) if clip.cloudflare_uid else EMPTY,
+        banner=EMPTY if _is_at_rest(seen) else banner(view),
     )
 
 
-def _status(clip: Clip, pending: list[PendingSignal], leadership: Leadership) -> Markup:
+def _traffic(seen: _Seen, may_act: bool) -> Markup:
     return fill(
-        _STATUS,
-        # By the database's clock, which wrote the times it speaks of. Of a complete clip there is nothing to explain.
-        why=EMPTY if clip.status == COMPLETE else fill(_WHY, why=explain(clip, leadership.now, leadership)),
-        badge=parts.badge(clip),
-        message=parts.message(clip),
-        # Down to the whole number, here as in the script: a rounded one would be taken back.
-        percent=int(clip.progress),
-        bar=parts.bar(clip, "Progress"),
-        note=_note(clip, pending),
-        path=_path(clip),
-        updated=parts.moment(clip.updated_at),
-    )
-
-
-def _note(clip: Clip, pending: list[PendingSignal]) -> Markup:
-    """What was asked and has no answer yet, or was refused."""
-    if pending:
-        asked = pending[-1]
-        return fill(_ASKED, message=message_of(clip.pipeline, asked.requested_status), source=asked.source)
-    refused = clip.processing_details.get("requested_status_error")
-    return fill(_REFUSED, reason=refused) if isinstance(refused, str) and refused else EMPTY
-
-
-def _path(clip: Clip) -> Markup:
-    table = TABLES.get(clip.pipeline)
-    if table is None:
-        return EMPTY
-    return join(_step(clip, table, name) for name in table.by_name)
-
-
-def _step(clip: Clip, table: StatusTable, name: str) -> Markup:
-    is_here = clip.status == name
-    if name == ERROR:
-        how = "failed" if is_here else "unreached"
-    elif clip.status == ERROR:
-        # Progress stands where it stood: it tells how far the clip had come.
-        how = "done" if table[name].min_progress <= clip.progress else "unreached"
-    elif table[name].order < table[clip.status].order or clip.status == COMPLETE:
-        how = "done"
-    else:
-        how = "running" if is_here else "unreached"
-    shape = parts.icon({"done": "done", "failed": "failed", "running": "running"}.get(how, "pending"))  # type: ignore[arg-type]
-    return fill(
-        _STEP,
-        how=how,
-        current=markup(' aria-current="step"') if is_here else EMPTY,
-        icon=shape if how != "unreached" else EMPTY,
-        word=table[name].message,
-        status=name,
+        _TRAFFIC,
+        deliveries=notifications(seen.clip, seen.deliveries, seen.refusals, may_act=may_act),
+        calls=calls(seen.clip, seen.calls),
     )
 
 
 def _actions(clip: Clip) -> Markup:
-    found = []
-    if clip.status == COMPLETE and link(clip.r2_url):
-        found.append(fill(_DOWNLOAD, href=clip.r2_url))
-    if _may_retry(clip):
-        found.append(fill(_RETRY, id=clip.id))
-    if not clip.processing_details.get("delete_requested"):
-        what = "The video is removed at the provider" if clip.cloudflare_uid else "What was made of it is removed"
-        found.append(fill(_DELETE, id=clip.id, what=what))
-    return join(found)
+    if clip.processing_details.get("delete_requested"):
+        return EMPTY
+    what = "The video is removed at the provider" if clip.cloudflare_uid else "What was made of it is removed"
+    return fill(_DELETE, id=clip.id, what=what)
 
 
 def _may_retry(clip: Clip) -> bool:
@@ -198,7 +188,6 @@ def _facts(clip: Clip) -> Markup:
         ("Created", parts.moment(clip.created_at)),
         ("Upload until", parts.moment(clip.upload_expires_at) if clip.uploaded_at is None else None),
         ("Complete", parts.moment(clip.completed_at)),
-        ("Next look", parts.moment(clip.look_at) if not is_terminal(clip.status) else None),
     ]
     items = join(fill(_FACT, name=name, value=value) for name, value in facts if value not in (None, EMPTY))
     return fill('<dl class="facts">$items</dl>', items=items)

@@ -1,4 +1,4 @@
-"""Everything that happened to a clip, newest first: moves, and requests that were refused or had to wait."""
+"""Everything that happened to a clip, newest first: moves, tries, and requests that were refused or had to wait."""
 
 from __future__ import annotations
 
@@ -12,23 +12,34 @@ from orchestrator.web.views import message_of, reason_of
 _TABLE = """<div class="scroll" tabindex="0" role="region" aria-label="History"><table>
 <thead><tr><th scope="col">When</th><th scope="col">What</th><th scope="col">By</th>
 <th scope="col">Why</th></tr></thead>
-<tbody>$rows</tbody></table></div>"""
-_ROW = '<tr class="$kind"><td>$at</td><td>$what$rule</td><td>$source</td><td>$reason</td></tr>'
-_RULE = ' <code class="rule">$rule</code>'
+<tbody>$rows</tbody></table></div>$cut"""
+_ROW = '<tr class="$kind"><td>$at</td><td>$what$rule</td><td><bdi>$source</bdi></td><td><bdi>$reason</bdi></td></tr>'
+_CUT = '<p class="dim">These are the last $count lines; <code>GET /api/clips/$id/events</code> has all.</p>'
+_RULE = ' <code class="rule"><bdi>$rule</bdi></code>'
+# What is not in it was written by a newer version, and is told in its own word.
+_SENTENCES = {
+    "created": "Created",
+    "moved": "Now: $target",
+    "refused": "Refused: $target",
+    "noted": "Noted: $target",
+    "outranked": "Outranked: $target",
+    "failed-try": "A try failed at: $target",
+}
 
 
-def history(events: Sequence[Event], clip: Clip) -> Markup:
-    """The lines as a table."""
+def history(events: Sequence[Event], clip: Clip, *, is_cut: bool = False) -> Markup:
+    """The lines as a table; *is_cut* when there are more before them."""
     if not events:
         return fill("<p>$text</p>", text="Nothing yet")
-    return fill(_TABLE, rows=join(_row(event, clip) for event in reversed(events)))
+    cut = fill(_CUT, count=len(events), id=clip.id) if is_cut else EMPTY
+    return fill(_TABLE, rows=join(_row(event, clip) for event in reversed(events)), cut=cut)
 
 
 def _row(event: Event, clip: Clip) -> Markup:
     rule = event.details.get("rule")
     return fill(
         _ROW,
-        kind=event.kind if event.kind in ("moved", "created", "refused", "noted", "outranked") else "other",
+        kind=event.kind if event.kind in _SENTENCES else "other",
         at=parts.moment(event.at),
         what=_what(event, clip.pipeline),
         rule=fill(_RULE, rule=rule) if isinstance(rule, str) and event.kind == "refused" else EMPTY,
@@ -39,14 +50,7 @@ def _row(event: Event, clip: Clip) -> Markup:
 
 def _what(event: Event, pipeline: str) -> Markup:
     target = message_of(pipeline, event.to_status or "")
-    sentences = {
-        "created": "Created",
-        "moved": "Now: $target",
-        "refused": "Refused: $target",
-        "noted": "Noted: $target",
-        "outranked": "Outranked: $target",
-    }
-    sentence = fill(sentences.get(event.kind, "$kind: $target"), target=target, kind=event.kind)
-    if event.kind == "moved" and event.attempt > 1:
+    sentence = fill(_SENTENCES.get(event.kind, "$kind: $target"), target=target, kind=event.kind)
+    if event.attempt > 1:
         return fill('$sentence <span class="dim">attempt $attempt</span>', sentence=sentence, attempt=event.attempt)
     return sentence

@@ -31,7 +31,7 @@ HOSTILE = (
 ALLOWED_TAGS = set(
     "html head meta title link body a header svg path circle nav main div form label input select option button ul ol"  # noqa: SIM905
     " li section span strong progress time img h1 h2 h3 p code article details summary dl dt dd table thead tbody tr th"
-    " td video noscript script b bdi rect template".split()
+    " td video noscript script b bdi rect template aside pre".split()
 )
 
 
