@@ -153,7 +153,7 @@ class _Turn:
         limits = {name: pipeline.limits for name, pipeline in parts.pipelines.items()}
         unjudged = Pauses(parts.monotonic, judging.FIRST_PAUSE_SECONDS, judging.LONGEST_PAUSE_SECONDS)
         self._inbox = Inbox(limits, unjudged, self._drained)
-        self._look_problem: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._look_problem: BaseException | None = None
         now = parts.monotonic()
         self._drained_at = now
         self._looked_at = now
@@ -258,8 +258,8 @@ class _Turn:
                 task = asyncio.create_task(self._look_at(group_of), name=f"look {group_of.kind.name}")
                 self._looks[task] = group_of
                 task.add_done_callback(self._look_ended)
-            if self._look_problem.done():
-                self._look_problem.result()
+            if self._look_problem is not None:
+                raise self._look_problem
             full = len(due) == DUE_BATCH and len(self._looks) < MAX_LOOKS
             await _wait(self._due, 0.05 if full else SWEEP_SECONDS)
 
@@ -272,8 +272,7 @@ class _Turn:
             # Not written, whatever became of it: looking again at once would only turn in a circle.
             for clip in group_of.clips:
                 self._passed_over.put(clip.id)
-        if problem is not None and not self._look_problem.done():
-            self._look_problem.set_exception(problem)
+        self._look_problem = self._look_problem or problem
 
     async def _look_at(self, group_of: Group) -> None:
         parts = self._parts
