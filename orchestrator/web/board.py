@@ -6,7 +6,7 @@ When the database is away the last picture stays, and says how old it is and why
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -20,10 +20,12 @@ from orchestrator.noticing import VIEWS, yardsticks_from
 from orchestrator.settings import Settings
 from orchestrator.storage.board import WAITING_MAX, Bar, Count, Engine, Figures, read_figures
 from orchestrator.storage.pool import DATABASE_AWAY
-from orchestrator.web.expecting import EXPECTATIONS, Expectations
+from orchestrator.web.expecting import EXPECTATIONS, Expectations, Usual
 from orchestrator.web.problems import Problem
+from orchestrator.web.reading import medians_of
 from orchestrator.web.services import Services, services_of
 from orchestrator.web.views import json_response, message_of, state_of, timestamp
+from statusutils import TABLES
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +42,7 @@ class Picture:
     figures: Figures | None
     age_seconds: float
     problem: str | None
-    stages: dict[tuple[str, str], float]
+    usual: Mapping[tuple[str, str], Usual]
 
 
 @dataclass
@@ -60,14 +62,14 @@ class Board:
                 await self._read(services, expectations)
                 self._tried_at = monotonic()
         age_seconds = monotonic() - self._read_at if self._figures is not None else 0.0
-        return Picture(self._figures, age_seconds, self._problem, dict(expectations.stages))
+        return Picture(self._figures, age_seconds, self._problem, expectations.usual)
 
     async def _read(self, services: Services, expectations: Expectations) -> None:
         settings = services.settings
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS), services.pool.acquire() as connection:
                 await expectations.refresh(connection)
-                yardsticks = yardsticks_from(expectations.stages)
+                yardsticks = yardsticks_from(medians_of(expectations.usual))
                 self._figures = await read_figures(
                     connection, settings.cloudflare_account_id, _limits(settings), yardsticks
                 )
@@ -118,10 +120,21 @@ def picture_as_json(picture: Picture, figures: Figures) -> dict[str, Any]:
         "reasons": [{"error_code": each.code, "clips": each.clips} for each in figures.reasons],
         "completed": {"minutes": _bars(figures.minutes), "hours": _bars(figures.hours)},
         "stages": [
-            {"pipeline": pipeline, "status": status, "median_seconds": round(seconds, 1)}
-            for (pipeline, status), seconds in sorted(picture.stages.items())
+            {
+                "pipeline": pipeline,
+                "status": status,
+                "median_seconds": round(usual.median_seconds, 1),
+                "p90_seconds": round(usual.p90_seconds, 1),
+            }
+            for (pipeline, status), usual in in_order(picture.usual)
         ],
     }
+
+
+def in_order(usual: Mapping[tuple[str, str], Usual]) -> list[tuple[tuple[str, str], Usual]]:
+    """The usual times in the order in which clips meet them."""
+    known = [(table.pipeline, name) for table in TABLES.values() for name in table.by_name]
+    return [(place, usual[place]) for place in known if place in usual]
 
 
 def _place(count: Count) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,7 +16,7 @@ from orchestrator.storage.clips import Clip, read_clip, read_events
 from orchestrator.storage.listing import Filter, Listing, Place, read_listing
 from orchestrator.web.bodies import check_text
 from orchestrator.web.connections import connection_of
-from orchestrator.web.expecting import EXPECTATIONS, Expectations
+from orchestrator.web.expecting import EXPECTATIONS, Expectations, Usual
 from orchestrator.web.problems import Problem, invalid, shorten
 from orchestrator.web.services import services_of
 from orchestrator.web.views import (
@@ -127,13 +128,18 @@ def read_cursor(cursor: str, name: str = "cursor") -> Place:
     return Place(created_at, clip_id)
 
 
+def medians_of(usual: Mapping[tuple[str, str], Usual]) -> dict[tuple[str, str], float]:
+    """The medians alone, for those who measure by them."""
+    return {place: each.median_seconds for place, each in usual.items()}
+
+
 async def read_page(
     connection: asyncpg.Connection, query: ListQuery, expectations: Expectations | None = None
 ) -> Listing:
     """A page of clips, newest first; without *expectations* nothing counts as slow."""
     if expectations is not None and query.view is not None:
         await expectations.refresh(connection)
-    yardsticks = yardsticks_from(expectations.stages if expectations is not None else {})
+    yardsticks = yardsticks_from(medians_of(expectations.usual) if expectations is not None else {})
     return await read_listing(
         connection, query.filter, query.limit, before=query.before, after=query.after, yardsticks=yardsticks
     )

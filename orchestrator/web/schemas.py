@@ -384,6 +384,7 @@ class BoardStage(BaseModel):
     pipeline: str
     status: StatusName
     median_seconds: float
+    p90_seconds: float = Field(description="nine of ten clips stood there no longer")
 
 
 class BoardAnswer(BaseModel):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from orchestrator.explaining import ROUND_AGE_MAX_SECONDS, spell_seconds
 from orchestrator.noticing import VIEWS
 from orchestrator.storage.board import WAITING_MAX, Bar, Count, Engine, Figures
-from orchestrator.web.board import Picture
+from orchestrator.web.board import Picture, in_order
+from orchestrator.web.expecting import Usual
 from orchestrator.web.pages import parts, plots
+from orchestrator.web.pages.board_rows import WARNING
 from orchestrator.web.pages.markup import EMPTY, Markup, fill, join, markup
 from orchestrator.web.reading import ListQuery
 from orchestrator.web.views import message_of, state_of
@@ -27,7 +30,7 @@ _VIEWS = '<ul class="views">$items</ul>'
 _VIEW = '<li><a href="$href"$current>$title$number</a></li>'
 _NUMBER = ' <b class="number">$number</b>'
 _PLACES = (
-    '<section class="places" aria-label="Clips of the pipeline $pipeline"><h3>$pipeline</h3><ul>$items</ul></section>'
+    '<section class="places" aria-label="Clips of the pipeline $pipeline"><h2>$pipeline</h2><ul>$items</ul></section>'
 )
 _PLACE = """<li><a class="place $state$empty" href="$href"$current>$icon<span>$word</span>
 <b class="number">$number</b></a></li>"""
@@ -61,12 +64,13 @@ def strip(picture: Picture) -> Markup:
         _waiting("Signals that wait", engine.signals_waiting, engine.oldest_signal_seconds),
         _waiting("Looks that are due", engine.looks_due, engine.latest_look_seconds),
         _budget(engine),
+        _completed(figures),
     ]
     return fill(_STRIP, items=join(items), age=age)
 
 
 def _item(name: str, value: object, *, bad: bool = False) -> Markup:
-    icon = parts.icon("failed") if bad else EMPTY
+    icon = WARNING if bad else EMPTY
     return fill(_ITEM, how="bad" if bad else "good", name=name, icon=icon, value=value)
 
 
@@ -100,6 +104,11 @@ def _budget(engine: Engine) -> Markup:
     if budget.provider_left is not None:
         left += f"; the provider says {number(budget.provider_left)}"
     return _item("Calls to the provider", left, bad=budget.calls_left < 1)
+
+
+def _completed(figures: Figures) -> Markup:
+    of_hour, of_day = (sum(bar.clips for bar in bars) for bars in (figures.minutes, figures.hours))
+    return _item("Completed", f"{number(of_hour)} in the last hour, {number(of_day)} in a day")
 
 
 def views(figures: Figures | None, query: ListQuery) -> Markup:
@@ -171,7 +180,7 @@ def plot_cards(picture: Picture) -> Markup:
         hours=plots.columns(hours),
         minutes_table=plots.table(minutes[::-1], "By the minute", "Minute from", "Clips"),
         hours_table=plots.table(hours[::-1], "By the hour", "Hour from", "Clips"),
-        stages=_stages(picture.stages),
+        stages=_stages(picture.usual),
         reasons=_reasons(figures),
     )
 
@@ -180,14 +189,16 @@ def _bars(bars: tuple[Bar, ...]) -> list[plots.Value]:
     return [plots.Value(f"{bar.at:%Y-%m-%d %H:%M} UTC", number(bar.clips), bar.clips) for bar in bars]
 
 
-def _stages(stages: dict[tuple[str, str], float]) -> Markup:
-    if not stages:
-        return EMPTY
+def _stages(usual: Mapping[tuple[str, str], Usual]) -> Markup:
     values = [
-        plots.Value(message_of(pipeline, status), spell_seconds(seconds), seconds)
-        for (pipeline, status), seconds in stages.items()
+        plots.Value(
+            message_of(*place),
+            f"{spell_seconds(each.median_seconds)}, nine of ten {spell_seconds(each.p90_seconds)}",
+            each.median_seconds,
+        )
+        for place, each in in_order(usual)
     ]
-    return fill(_STAGES, table=plots.measured(values, "Status", "Median"))
+    return fill(_STAGES, table=plots.measured(values, "Status", "Median")) if values else EMPTY
 
 
 def _reasons(figures: Figures) -> Markup:

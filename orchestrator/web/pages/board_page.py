@@ -22,7 +22,7 @@ from orchestrator.web.expecting import EXPECTATIONS
 from orchestrator.web.pages import board_figures, board_rows, parts
 from orchestrator.web.pages.layout import page
 from orchestrator.web.pages.markup import EMPTY, Markup, fill, join, markup
-from orchestrator.web.reading import DEFAULT_LIMIT, ListQuery, query_from, read_page, write_cursor
+from orchestrator.web.reading import DEFAULT_LIMIT, ListQuery, medians_of, query_from, read_page, write_cursor
 from orchestrator.web.services import services_of
 from orchestrator.web.views import is_terminal, message_of
 from statusutils import ERROR, TABLES
@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 _MAIN = """<div class="title-row"><h1>Clips</h1>$upload</div>
 <section data-region="figures" aria-label="How things stand">$strip</section>
+<div class="stands" data-region="places">$places</div>
 <nav data-region="views" aria-label="Views">$views</nav>
 <form class="filters" method="get" action="/" role="search">
 <label>Search <input type="search" name="search" value="$search" maxlength="200"
@@ -46,8 +47,6 @@ $kept<button>Show</button>$clear
 $clips
 </section>
 $pages
-<details class="stands" open><summary>How many stand where</summary>
-<div data-region="places">$places</div></details>
 <div data-region="plots">$plots</div>
 $badges"""
 _STYLE = '<link rel="stylesheet" href="$href">'
@@ -146,7 +145,7 @@ def _clips(request: web.Request, query: ListQuery, picture: Picture, listing: Li
     if picture.figures is not None:
         # By the database's clock, which wrote the times that are compared.
         now = max(picture.figures.at, max((clip.updated_at for clip in listing.clips), default=picture.figures.at))
-    found = board_rows.rows(listing.clips, now, yardsticks_from(picture.stages)) if listing.clips else EMPTY
+    found = board_rows.rows(listing.clips, now, yardsticks_from(medians_of(picture.usual))) if listing.clips else EMPTY
     if listing.stopped_at is not None and listing.more is not None:
         href = _address(query, cursor=listing.more)
         return join([found, fill(_STOPPED, at=parts.moment(listing.stopped_at), href=href)])

@@ -19,12 +19,15 @@ _ROW = """<li data-clip="$id" data-terminal="$terminal" data-version="$version">
 <span class="what"><strong><bdi>$name</bdi></strong><bdi class="dim" data-message>$message</bdi>$notes</span>
 <span class="bar">$bar</span>
 <span class="state" data-state>$badge</span>
-<span class="when dim"><code>$pipeline</code> <span>here since $since</span></span>
+<span class="when dim"><code>$pipeline</code> <span>came here $since</span></span>
 </a></li>"""
 _NOTE = '<span class="notice-line">$icon<span>$title: $sentence</span></span>'
 _THUMB = '<img src="$src" alt="" loading="lazy" width="96" height="54">'
 _NO_THUMB = markup(
     '<svg viewBox="0 0 96 54" aria-hidden="true"><path d="M42 18v18l15-9z" fill="currentColor" stroke="none" /></svg>'
+)
+WARNING = markup(
+    '<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d="M8 2.2l6.3 11H1.7z M8 6.6v3 M8 11.4v.1" /></svg>'
 )
 _BADGES = '<template data-badge="$state">$badge</template>'
 _STATES: Mapping[State, str] = {"pending": "Waiting", "running": "Running", "done": "Done", "failed": "Failed"}
@@ -68,7 +71,7 @@ def _notes(case: Case) -> Markup:
         # That a clip failed its row says already.
         told = [rule for rule in rules if rule.name != "failed"]
         if told:
-            found.append(fill(_NOTE, icon=parts.icon("failed"), title=view.title, sentence=told[0].sentence))
+            found.append(fill(_NOTE, icon=WARNING, title=view.title, sentence=told[0].sentence))
     return join(found) if found else EMPTY
 
 
