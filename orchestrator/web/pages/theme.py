@@ -12,9 +12,9 @@ _COOKIE = "theme"
 _KEPT_SECONDS = 365 * 24 * 3600
 _SCHEMES = {"light": "light", "dark": "dark"}
 
-_FORM = """<form class="theme" method="post" action="/theme" role="group" aria-label="Theme" data-theme-form>
+_FORM = """<form method="post" action="/theme" data-theme-form>
 <input type="hidden" name="next" value="$following">
-$buttons
+<div class="theme" role="group" aria-label="Theme">$buttons</div>
 </form>"""
 _BUTTON = """<button class="quiet" name="theme" value="$value" aria-pressed="$pressed" title="$word"><svg class="icon"
 viewBox="0 0 16 16" aria-hidden="true">$shape</svg><span class="hidden">$word</span></button>"""
