@@ -217,3 +217,22 @@ def test_the_servers_own_address_is_the_usual_one_unless_it_is_named(monkeypatch
     monkeypatch.setenv("DATABASE_DIRECT_URL", "mysql://server/db")
     with pytest.raises(SettingsError, match="DATABASE_DIRECT_URL: must start with postgresql://"):
         DatabaseSettings.load()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "readers", "fault"),
+    [
+        (None, "hush-a-reader-token", "without API_TOKENS nobody could act"),
+        ("hush-api-token-one", "hush-a-reader-token,hush-api-token-one", "a token has one role"),
+        ("hush-api-token-one", "short", "at least 16 characters"),
+    ],
+)
+def test_tokens_that_may_only_look_stand_beside_those_that_may_act(
+    environment: pytest.MonkeyPatch, tokens: str | None, readers: str, fault: str
+) -> None:
+    environment.delenv("API_TOKENS") if tokens is None else environment.setenv("API_TOKENS", tokens)
+    environment.setenv("API_READ_TOKENS", readers)
+    with pytest.raises(SettingsError) as refusal:
+        Settings.load(_env_file=None)
+    assert any(line.startswith("API_READ_TOKENS") and fault in line for line in refusal.value.faults)
+    assert "hush" not in str(refusal.value)
