@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
+from orchestrator.web.pages.forms import own_path
 from orchestrator.web.pages.layout import page
-from orchestrator.web.pages.markup import fill, join
+from orchestrator.web.pages.markup import Markup, fill, join, markup
 from orchestrator.web.problems import Problem
 
 _MAIN = """<section class="card notice failed">
@@ -16,8 +17,11 @@ _MAIN = """<section class="card notice failed">
 $errors
 <p>$hint</p>
 <p class="dim">Request <code>$request_id</code></p>
-<p><a class="button" href="">Try again</a> <a href="/">All clips</a></p>
+<p>$again <a href="/">All clips</a></p>
 </section>"""
+_AGAIN = '<a class="button" href="">Try again</a>'
+# What a form sent is not sent again by a link: the page with the form is where to go.
+_BACK = '<a class="button" href="$address">Back</a>'
 _ERROR = "<li><strong>$field</strong>: $reason</li>"
 
 
@@ -35,10 +39,28 @@ def problem_page(request: web.Request, problem: Problem, request_id: str) -> web
         _MAIN,
         title=problem.kind.title,
         detail=problem.detail,
-        errors=fill("<ul>$items</ul>", items=errors) if errors else "",
+        # A single one is the detail itself.
+        errors=fill("<ul>$items</ul>", items=errors) if len(problem.errors) > 1 else "",
         hint=problem.hint or problem.kind.hint,
         request_id=request_id,
+        again=_way_on(request),
     )
     response = page(request, problem.kind.title, main, status=problem.kind.status)
     response.headers.update(problem.headers)
     return response
+
+
+def _way_on(request: web.Request) -> Markup:
+    if request.method in ("GET", "HEAD"):
+        return markup(_AGAIN)
+    return fill(_BACK, address=_came_from(request))
+
+
+def _came_from(request: web.Request) -> str:
+    """The path of the page that sent this call, if it is one of ours."""
+    try:
+        address = urlsplit(request.headers.get("Referer", ""))
+    except ValueError:
+        return "/"
+    is_ours = address.netloc == request.headers.get("Host")
+    return own_path(address._replace(scheme="", netloc="").geturl() if is_ours else None)

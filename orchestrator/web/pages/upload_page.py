@@ -35,7 +35,7 @@ data-title-max="$title_max">
 <ul class="transfers" aria-label="Files" data-transfers hidden></ul>
 <template data-row><li class="transfer">
 <p><strong data-name></strong> <span class="dim" data-size></span></p>
-<progress max="100" value="0" data-sent></progress>
+<progress max="100" value="0" aria-label="Sent" data-sent></progress>
 <p class="dim" data-doing></p>
 <p class="note failed" role="alert" data-fault hidden></p>
 <label class="choice" data-anew hidden><input type="checkbox"> <span>Part of it was sent before, and it goes on there.

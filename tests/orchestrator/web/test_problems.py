@@ -102,3 +102,15 @@ async def test_answers_carry_the_headers_that_keep_browsers_out(client):
         assert "default-src 'none'" in headers["Content-Security-Policy"]
         assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
         assert "aiohttp" not in headers["Server"]
+
+
+async def test_a_refused_form_leads_back_to_its_page_and_a_refused_page_is_asked_for_again(client, place):
+    await place.clip("one", uid="u1")
+    own = str(client.make_url("/clips/one?x=1"))
+    for referer, back in ((own, "/clips/one?x=1"), ("https://evil.example/x", "/"), ("http://[", "/"), ("", "/")):
+        headers = {"Accept": "text/html", "Referer": referer}
+        refused = await client.post("/clips/one/retry", headers=headers)
+        assert refused.status == 409
+        assert f'<a class="button" href="{back}">Back</a>' in await refused.text(), referer
+    page = await (await client.get("/?cursor=torn", headers={"Accept": "text/html"})).text()
+    assert '<a class="button" href="">Try again</a>' in page

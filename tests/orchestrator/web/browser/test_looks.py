@@ -12,17 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wire.axe import axe
 from wire.browser import Browser, Tab
 
 _ROOT = Path(__file__).parents[4]
-_AXE = _ROOT / "build" / "for-tests" / "axe.min.js"
 _PICTURES = _ROOT / "docs" / "screenshots"
 _LONG = "A_very_long_title_without_any_space_" * 5
 TOKEN = "a-token-of-sixteen-characters"
-# What the pages promise, and what is good besides.
-_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-_FOUND = """axe.run(document, OPTIONS).then(({ violations }) => violations.flatMap(({ id, nodes }) =>
-    nodes.map(({ html, failureSummary }) => `${id}: ${html.slice(0, 200)} ${failureSummary.slice(0, 300)}`)))"""
 _SCHEMES = ("light", "dark")
 
 
@@ -88,18 +84,7 @@ async def _hang_clips(place: Any) -> None:
     await place.owner.execute("INSERT INTO clips (id, pipeline, title) VALUES ('cut', 'cut', 'Best of the harbour')")
 
 
-async def _axe(tab: Tab, rules: list[str] | None) -> list[str]:
-    """What axe finds on the page as it is; None for *rules*: its contrasts alone, which the scheme decides."""
-    only = {"type": "tag", "values": rules} if rules else {"type": "rule", "values": ["color-contrast"]}
-    await tab.run(_AXE.read_text())
-    found: list[str] = await tab.run(
-        _FOUND.replace("OPTIONS", json.dumps({"runOnly": only, "resultTypes": ["violations"]}))
-    )
-    return found
-
-
 async def test_axe_finds_nothing_on_any_page_light_or_dark(gallery: Gallery, browser: Browser) -> None:
-    assert _AXE.exists(), "python hatch_build.py fetches it"
     tab = await browser.tab(reduced_motion="reduce")
     found = {}
     for name in gallery.pages:
@@ -107,7 +92,7 @@ async def test_axe_finds_nothing_on_any_page_light_or_dark(gallery: Gallery, bro
             await tab.resize(1280, dark=scheme == "dark")
             if scheme == "light":
                 await gallery.visit(tab, name)
-            if problems := await _axe(tab, _RULES if scheme == "light" else None):
+            if problems := await axe(tab, contrast_only=scheme == "dark"):
                 found[f"{name}, {scheme}"] = problems
     assert not found, json.dumps(found, indent=1)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from wire.axe import axe
 
 from orchestrator.drivers.cloudflare_models import DirectUpload
 
@@ -249,6 +250,24 @@ async def test_files_are_dropped_and_the_keyboard_does_everything(client, host, 
     await tab.do(tab.page.get_by_label("Title").first.press("Enter"))
     await tab.until(ON_ITS_PAGE)
     assert host.whole() == b"abc"
+
+
+async def test_files_in_every_state_are_readable_in_a_narrow_window(client, host, tab, address, video):
+    host.fail_patches = list(range(2, 200))
+    await tab.resize(320, 1400, dark=True)
+    await tab.go(address(client, "/upload"))
+    names = ("A_name_without_any_space_" * 4 + ".mp4", "مقابلة.mp4", "c.mp4", "d.mp4", "e.mp4")
+    await tab.choose_file("input[type=file]", *(video(1000 + place, name) for place, name in enumerate(names)))
+    await tab.press("Upload 5 files")
+    await tab.until(state("sent"))
+    await tab.until(state("retrying"))
+    await tab.press("Pause c.mp4")
+    await tab.until(state("paused"))
+    await tab.press("Cancel d.mp4")
+    await tab.until(state("cancelled"))
+    await tab.choose_file("input[type=file]", video(7, "f.mp4"))
+    assert await tab.run("document.documentElement.scrollWidth") <= 320
+    assert await axe(tab) == []
 
 
 async def test_a_refusal_stands_beside_the_file_and_can_be_tried_again(client, place, host, tab, address, video):
