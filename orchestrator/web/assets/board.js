@@ -2,6 +2,7 @@
 // every three seconds. However much happens elsewhere, a frame draws each row once, and no more rows than the server sends.
 
 import { announce } from "./announce.js";
+import { connectionIs } from "./connection.js";
 import { follow } from "./live.js";
 import { refresh, remember } from "./regions.js";
 import { showTimes } from "./times.js";
@@ -10,11 +11,10 @@ import { showTimes } from "./times.js";
 const BUSY_MS = 3000;
 // Ages and figures move even when no clip does.
 const IDLE_MS = 15_000;
-const AGE_MS = 1000;
+const AGAIN_MS = 5000;
 
 const place = document.querySelector("[data-rows]");
 const newcomersButton = document.querySelector("[data-newcomers]");
-const connection = document.querySelector("[data-connection]");
 const isFirst = place.dataset.rows === "all";
 const rendered = new Map(); // clip id -> the row as the server wrote it
 const events = new Map(); // clip id -> its newest event, until the next frame
@@ -23,9 +23,9 @@ let timer = 0;
 let due = Infinity;
 let isFetching = false;
 let freshAt = Date.now();
+let hasFailed = false; // the page could not be fetched, whatever the stream says
 let word = "";
-let following = null;
-let held = null; // rows of newcomers that wait to be let in
+let held = null; // the rows with newcomers among them, until they are let in
 
 const rowOf = (id) => place.querySelector(`[data-clip="${CSS.escape(id)}"]`);
 const rowsIn = (root) => [...root.querySelectorAll("[data-clip]")];
@@ -59,11 +59,14 @@ function onClip(clip) {
 
 function lookWithin(milliseconds) {
   const at = Date.now() + milliseconds;
-  if (at >= due) return;
+  if (document.hidden || at >= due) return;
   clearTimeout(timer);
   due = at;
   timer = setTimeout(() => look().catch(() => {}), milliseconds);
 }
+
+// Whoever reads in an open table does not want it to jump.
+const isHeld = (region) => Boolean(document.querySelector(`[data-region="${region}"] details[open]`));
 
 async function look() {
   clearTimeout(timer);
@@ -71,13 +74,22 @@ async function look() {
   if (isFetching) return;
   isFetching = true;
   try {
-    merge(await refresh());
+    merge(await refresh(isHeld));
     freshAt = Date.now();
+    hasFailed = false;
+  } catch (problem) {
+    hasFailed = true;
+    throw problem;
   } finally {
     isFetching = false;
-    showAge();
-    if (!document.hidden) lookWithin(IDLE_MS);
+    tell();
+    lookWithin(hasFailed ? AGAIN_MS : IDLE_MS);
   }
+}
+
+function tell() {
+  if (hasFailed) connectionIs("lost", freshAt);
+  else connectionIs(word, freshAt);
 }
 
 // Somebody who reads further down, or is about to click, does not want the rows to move.
@@ -144,13 +156,6 @@ function note() {
   for (const row of rowsIn(place)) rendered.set(row.dataset.clip, row.outerHTML);
 }
 
-function showAge() {
-  const seconds = Math.round((Date.now() - freshAt) / 1000);
-  const says = { lost: `Connection lost, trying again. This picture is ${seconds} s old.`, polling: "Asking every few seconds." };
-  const text = says[word] ?? "";
-  if (connection.textContent !== text) connection.textContent = text;
-}
-
 newcomersButton.addEventListener("click", () => {
   if (held) settle(held);
   rowsIn(place)[0]?.querySelector("a").focus();
@@ -161,18 +166,18 @@ document.addEventListener("visibilitychange", () => {
     due = Infinity;
   } else lookWithin(0);
 });
-setInterval(() => { if (word === "lost") showAge(); }, AGE_MS);
 
 note();
 remember();
 const moving = rowsIn(place).filter((row) => row.dataset.terminal === "no").map((row) => row.dataset.clip);
+// A page further back changes in its own rows alone; on the first one newcomers appear.
 if (isFirst || moving.length) {
-  following = follow(isFirst ? null : moving, {
+  follow(isFirst ? null : moving, {
     onClip,
     poll: look,
     onConnection(now) {
       word = now;
-      showAge();
+      tell();
     },
   });
 }

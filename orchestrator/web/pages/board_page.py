@@ -29,7 +29,7 @@ from statusutils import ERROR, TABLES
 
 log = structlog.get_logger(__name__)
 
-_MAIN = """<div class="title-row"><h1>Clips</h1>$upload</div>
+_MAIN = """<div class="title-row"><h1>Clips</h1><span class="dim live" data-connection></span>$upload</div>
 <section data-region="figures" aria-label="How things stand">$strip</section>
 <div class="stands" data-region="places">$places</div>
 <nav data-region="views" aria-label="Views">$views</nav>
@@ -41,7 +41,6 @@ placeholder="Title, id or video id"></label>
 $kept<button>Show</button>$clear
 </form>
 <div data-region="told">$told</div>
-<p class="dim live" data-connection></p>
 <button type="button" class="newcomers" data-newcomers hidden></button>
 <section data-rows="$follows" aria-label="Clips">
 $clips
