@@ -31,6 +31,7 @@ from orchestrator.drivers.cloudflare_answers import (
     read_answer,
 )
 from orchestrator.drivers.errors import DriverError, TransientError
+from orchestrator.drivers.fencing import refuse_when_over
 from orchestrator.drivers.rate_headers import retry_after_seconds
 
 log = structlog.get_logger(__name__)
@@ -110,6 +111,8 @@ class CloudflareCalls:
 
         Raises:
             TransientError, PermanentError: with the codes of `cloudflare_answers`, and `call_budget`.
+
+        What changes something is refused, as `fencing` says, when whoever asked may not do so any more.
         """
         request = _Request(f"{self._base_url}{path}", query, payload, headers)
         if not operation.repeatable:
@@ -125,6 +128,8 @@ class CloudflareCalls:
     async def _once(self, operation: Operation, request: _Request, call_class: CallClass) -> Answer:
         """One try: one place in the budget, one request."""
         await self._budget.take(call_class)
+        if operation.method != "GET":
+            refuse_when_over()
         status = "none"
         try:
             reply = await self._send(operation, request)

@@ -16,6 +16,7 @@ import asyncpg
 import structlog
 
 from orchestrator.drivers.errors import DriverError
+from orchestrator.drivers.fencing import fenced
 from orchestrator.monitor.batches import write_each
 from orchestrator.monitor.cancelling import is_being_cancelled
 from orchestrator.monitor.errors import LeadershipLost
@@ -48,7 +49,7 @@ Key = tuple[str, int, str]
 
 
 class EffectRunner:
-    """The effects of one term of leadership."""
+    """The effects of one term of leadership, which can be trusted for *remaining_seconds*."""
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class EffectRunner:
         hands: Mapping[str, Hands],
         clock: Callable[[], datetime],
         on_report: Callable[[], None],
+        remaining_seconds: Callable[[], float],
     ) -> None:
         self._pool = pool
         self._term = term
@@ -65,6 +67,7 @@ class EffectRunner:
         self._hands = hands
         self._clock = clock
         self._on_report = on_report
+        self._remaining_seconds = remaining_seconds
         self._is_closed = False
         self._running: dict[Key, asyncio.Task[None]] = {}
         # Done, but what they reported may not be judged yet: a look at the old picture may not start them again.
@@ -128,7 +131,8 @@ class EffectRunner:
     async def _run(self, pipeline: str, effect: Effect, key: Key) -> None:
         name, began_at = effect_name(effect), self._clock()
         try:
-            done = await self._hands[pipeline].carry_out(effect, _Reports(self, pipeline, effect))
+            with fenced(self._refuse_when_over):
+                done = await self._hands[pipeline].carry_out(effect, _Reports(self, pipeline, effect))
             await self._report(effect, done)
             self._settling[key] = asyncio.get_running_loop().time()
         except DriverError as problem:
@@ -167,6 +171,10 @@ class EffectRunner:
         if filed == "INSERT 0 0":
             raise LeadershipLost(f"epoch {self._term.epoch} is over")
         self._on_report()
+
+    def _refuse_when_over(self) -> None:
+        if self._remaining_seconds() <= 0:
+            raise LeadershipLost(f"epoch {self._term.epoch} cannot be trusted any more")
 
     @property
     def _leading(self) -> tuple[str, int]:

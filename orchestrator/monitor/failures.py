@@ -45,6 +45,10 @@ NEEDS_A_PERSON = frozenset(
 # What stops the clock. A refused source is one clip's, and a new attempt asks for its address afresh.
 STOPS_THE_CLOCK = AWAY | NEEDS_A_PERSON - {"source_forbidden"}
 
+# How often at most it may fail for a reason that time heals soon or never; a new attempt asks for the thing afresh.
+# An MP4 that was called ready is at its address within ten minutes, or was taken away again.
+TRIES_AT_MOST = {"mp4_not_yet_there": 7}
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -67,7 +71,8 @@ def after_failure(limits: Limits, clip: Clip, failure: Failure, now: datetime) -
     blameless = problem.code in NEEDS_A_PERSON or problem.code in BLAMELESS
     tries = clip.tries + (0 if blameless else 1)
     limit = limits.get(clip.status)
-    spent = tries >= (limit.tries if limit is not None else TRIES)
+    allowed = limit.tries if limit is not None else TRIES
+    spent = tries >= min(allowed, TRIES_AT_MOST.get(problem.code, allowed))
     gives_up = not blameless and (isinstance(problem, PermanentError) or spent)
     said = {"effect": failure.what, "code": problem.code, "reason": problem.text[:500], "try": max(tries, 1)}
     details: dict[str, Any] = {"last_problem": last_problem(problem, now), **_stopped(clip, failure)}

@@ -157,7 +157,15 @@ class _Turn:
         now = parts.monotonic()
         self._drained_at = now
         self._looked_at = now
-        self._runner = EffectRunner(parts.pool, term, parts.pipelines, parts.hands, parts.clock, self._woken.set)
+        self._runner = EffectRunner(
+            parts.pool,
+            term,
+            parts.pipelines,
+            parts.hands,
+            parts.clock,
+            self._woken.set,
+            lambda: lease.remaining_seconds,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         try:

@@ -22,6 +22,7 @@ from orchestrator.drivers.budget import BudgetSettings, CallClass, SharedCallBud
 from orchestrator.drivers.cloudflare import LIST_IDS_MAX, CloudflareSettings, CloudflareStream
 from orchestrator.drivers.cloudflare_models import DirectUpload, Download, DownloadState, Video, VideoState
 from orchestrator.drivers.errors import DriverError, PermanentError, TransientError
+from orchestrator.drivers.fencing import fenced
 
 TOKEN = "canary-0123456789-token"
 UID = "6b9e68b07dfee8cc2d116e4c51d6a957"
@@ -746,6 +747,28 @@ async def test_a_relative_tus_address_is_completed(script: Script) -> None:
     async with script.stream() as stream:
         upload = await stream.create_tus_upload(1000, 600, "mark", "x")
     assert upload.upload_url == f"{script.url}/tus/1?x=y"
+
+
+async def test_nothing_is_changed_for_whoever_may_not_any_more(script: Script) -> None:
+    """A look may be late; a change may not: another one may have taken over while this one waited for its call."""
+
+    def over() -> None:
+        assert script.budget.taken, "the last question comes after the wait for the budget"
+        raise LookupError("the term is over")
+
+    async with script.stream() as stream:
+        with fenced(over):
+            for change in (
+                stream.copy_from_url(SIGNED_URL, "clip.1", {}),
+                stream.enable_download(UID),
+                stream.reset_download(UID),
+                stream.delete(UID),
+            ):
+                with pytest.raises(LookupError):
+                    await change
+            assert script.sent == []
+            script.answers = [envelope({"uid": UID, "status": {"state": "ready"}})]
+            assert await stream.get(UID) is not None
 
 
 async def test_a_copy_names_its_source_and_its_mark(script: Script) -> None:

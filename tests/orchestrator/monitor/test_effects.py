@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from orchestrator.drivers.errors import PermanentError, TransientError
+from orchestrator.drivers.fencing import refuse_when_over
 from orchestrator.monitor.effects import EffectRunner
 from orchestrator.monitor.failures import wait_after
 from orchestrator.monitor.leadership import Term
@@ -63,7 +64,7 @@ def runner_for(pool: asyncpg.Pool, term: Term, pipelines):
 
     def make(script: Callable[[Effect, Reports], Awaitable[Done]], **options: Any):
         hands, reported = ScriptedHands(script, **options), asyncio.Event()
-        runner = EffectRunner(pool, term, pipelines, {"stream": hands}, lambda: NOW, reported.set)  # type: ignore[dict-item]
+        runner = EffectRunner(pool, term, pipelines, {"stream": hands}, lambda: NOW, reported.set, lambda: 10.0)  # type: ignore[dict-item]
         return runner, hands, reported
 
     return make
@@ -228,7 +229,7 @@ async def test_a_failure_that_concerns_nobody_any_more_is_let_go(
 
     held = Term(term.holder, term.epoch - 1) if case == "term-over" else term
     hands = {"stream": ScriptedHands(script)}
-    runner = EffectRunner(pool, held, pipelines, hands, lambda: NOW, lambda: None)  # type: ignore[arg-type]
+    runner = EffectRunner(pool, held, pipelines, hands, lambda: NOW, lambda: None, lambda: 10.0)  # type: ignore[arg-type]
     effect = Fetch("d") if case == "clip-gone" else Fetch(attempt=2 if case == "attempt-over" else 1)
     before = await the(owner)
     runner.start("stream", effect)
@@ -250,13 +251,38 @@ async def test_what_was_seen_in_a_term_that_is_over_is_not_told(
 
     former = Term(term.holder, term.epoch - 1)
     hands = {"stream": ScriptedHands(script)}
-    runner = EffectRunner(pool, former, pipelines, hands, lambda: NOW, lambda: None)  # type: ignore[arg-type]
+    runner = EffectRunner(pool, former, pipelines, hands, lambda: NOW, lambda: None, lambda: 10.0)  # type: ignore[arg-type]
     before = await the(owner)
     runner.start("stream", Fetch())
     await ended(runner)
     assert hands["stream"].started
     assert await the(owner) == before
     assert await owner.fetchval("SELECT count(*) FROM clip_signals") == 0
+
+
+async def test_nothing_outside_is_changed_when_the_term_cannot_be_trusted_any_more(
+    owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, pipelines, stand
+) -> None:
+    """A process that was stopped between its decision and its call goes on where it was; another one leads by then."""
+    await stand("c", "mp4downloading")
+    trusted, changed = [10.0], []
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        refuse_when_over()
+        changed.append("in time")
+        trusted[0] = -0.1
+        refuse_when_over()
+        changed.append("too late")
+        return Done(details={"late": True})
+
+    hands = {"stream": ScriptedHands(script)}
+    runner = EffectRunner(pool, term, pipelines, hands, lambda: NOW, lambda: None, lambda: trusted[0])  # type: ignore[arg-type]
+    before = await the(owner)
+    runner.start("stream", Fetch())
+    await ended(runner)
+    assert changed == ["in time"]
+    assert await the(owner) == before
+    refuse_when_over()  # nobody's effect: nothing to refuse
 
 
 async def test_progress_is_kept_while_it_runs_and_forgotten_afterwards(runner_for) -> None:

@@ -16,6 +16,7 @@ from orchestrator.monitor.failures import (
     NEEDS_A_PERSON,
     PERSON_WAIT,
     STOPS_THE_CLOCK,
+    TRIES_AT_MOST,
     Failure,
     after_failure,
     wait_after,
@@ -112,6 +113,18 @@ def test_an_outage_is_one_line_of_history_however_long_it_lasts(a_clip, code: st
     for spoiled in ("text", None, [], {"code": []}):
         clip = a_clip(status="mp4downloading", processing_details={"last_problem": spoiled})
         assert len(failed(clip, problem).entries) == 1
+
+
+def test_an_mp4_that_does_not_come_to_its_address_is_waited_for_ten_minutes_and_asked_for_afresh(a_clip) -> None:
+    """The provider called it ready, so that it is there soon or was taken away again; the usual hours would be vain."""
+    allowed = TRIES_AT_MOST["mp4_not_yet_there"]
+    waited = sum((wait_after(n, None) for n in range(1, allowed)), timedelta())
+    assert timedelta(minutes=10) <= waited <= timedelta(minutes=15)
+    problem = TransientError("mp4_not_yet_there", "The source answered 404.")
+    assert failed(a_clip(status="mp4downloading", tries=allowed - 2), problem).after.status == "mp4downloading"
+    last = failed(a_clip(status="mp4downloading", tries=allowed - 1), problem)
+    assert last.after.status == "error"
+    assert last.details["retry_at"] == (NOW + RETRY_WAITS[0]).isoformat()
 
 
 def test_texts_of_services_are_cut(a_clip) -> None:
