@@ -17,6 +17,7 @@ import asyncpg
 import structlog
 
 from orchestrator.drivers.budget import BudgetSettings, SharedCallBudget
+from orchestrator.drivers.call_log import CallLog
 from orchestrator.drivers.cloudflare import CloudflareSettings, CloudflareStream
 from orchestrator.drivers.egress import EgressPolicy
 from orchestrator.drivers.ffmpeg import find_ffmpeg
@@ -74,14 +75,16 @@ async def open_stream(settings: Settings, pool: asyncpg.Pool) -> AsyncIterator[C
     """The provider's driver, on the budget that all processes share."""
     account = settings.cloudflare_account_id
     limits = BudgetSettings(calls=settings.cloudflare_calls, window_seconds=settings.cloudflare_calls_window_seconds)
-    stream = CloudflareStream(
-        CloudflareSettings(account, settings.cloudflare_api_token.get_secret_value(), settings.cloudflare_api_url),
-        SharedCallBudget(pool, limits, account),
-    )
-    try:
-        yield stream
-    finally:
-        await stream.close()
+    async with CallLog(pool).kept() as calls:
+        stream = CloudflareStream(
+            CloudflareSettings(account, settings.cloudflare_api_token.get_secret_value(), settings.cloudflare_api_url),
+            SharedCallBudget(pool, limits, account),
+            on_call=calls.note,
+        )
+        try:
+            yield stream
+        finally:
+            await stream.close()
 
 
 def egress_policy(settings: Settings) -> EgressPolicy:

@@ -21,6 +21,7 @@ from urllib.parse import urljoin
 
 from orchestrator.drivers import lenient
 from orchestrator.drivers.budget import CallBudget, CallClass
+from orchestrator.drivers.call_log import CallNote
 from orchestrator.drivers.cloudflare_answers import Answer, Operation
 from orchestrator.drivers.cloudflare_calls import CloudflareCalls, CloudflareSettings
 from orchestrator.drivers.cloudflare_models import (
@@ -79,8 +80,9 @@ class CloudflareStream:
         budget: CallBudget,
         jitter: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.time,
+        on_call: Callable[[CallNote], None] = lambda call: None,
     ) -> None:
-        self._calls = CloudflareCalls(settings, budget, jitter)
+        self._calls = CloudflareCalls(settings, budget, jitter, on_call)
         self._api_url = settings.api_url
         self._clock = clock
 

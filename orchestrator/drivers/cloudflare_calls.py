@@ -6,12 +6,15 @@ processes. Nothing of aiohttp leaves this file.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +24,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from orchestrator.drivers import provider_metrics
 from orchestrator.drivers.budget import BLOCK_SECONDS, CallBudget, CallClass
+from orchestrator.drivers.call_log import CallNote
 from orchestrator.drivers.cloudflare_answers import (
     Answer,
     Operation,
@@ -30,8 +34,8 @@ from orchestrator.drivers.cloudflare_answers import (
     no_answer,
     read_answer,
 )
+from orchestrator.drivers.cloudflare_models import is_uid
 from orchestrator.drivers.errors import DriverError, TransientError
-from orchestrator.drivers.fencing import refuse_when_over
 from orchestrator.drivers.rate_headers import retry_after_seconds
 
 log = structlog.get_logger(__name__)
@@ -39,6 +43,9 @@ log = structlog.get_logger(__name__)
 API_URL = "https://api.cloudflare.com/client/v4"
 # A list of 1,000 videos has 2 to 3 MB. What is larger is not an answer.
 ANSWER_MAX_BYTES = 8 * 1024 * 1024
+# What stands below `/stream` and is no video.
+_NO_VIDEOS = frozenset({"copy", "direct_upload", "storage-usage", "webhook"})
+_VIDEO = re.compile(r"/stream/([A-Za-z0-9_-]{1,64})(?:/|$)")
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,1024}")
 
@@ -75,10 +82,12 @@ class CloudflareCalls:
         settings: CloudflareSettings,
         budget: CallBudget,
         jitter: Callable[[], float] = random.random,
+        on_call: Callable[[CallNote], None] = lambda call: None,
     ) -> None:
         self._settings = settings
         self._budget = budget
         self._jitter = jitter
+        self._on_call = on_call
         self._base_url = f"{settings.api_url.rstrip('/')}/accounts/{settings.account_id}"
         self._session = aiohttp.ClientSession(
             # No proxy and no password file from the environment: the token goes where the settings say.
@@ -114,7 +123,7 @@ class CloudflareCalls:
 
         What changes something is refused, as `fencing` says, when whoever asked may not do so any more.
         """
-        request = _Request(f"{self._base_url}{path}", query, payload, headers)
+        request = _Request(f"{self._base_url}{path}", query, payload, headers, uid=_uid_in(path))
         if not operation.repeatable:
             return await self._once(operation, request, call_class)
         retrying = AsyncRetrying(
@@ -127,19 +136,38 @@ class CloudflareCalls:
 
     async def _once(self, operation: Operation, request: _Request, call_class: CallClass) -> Answer:
         """One try: one place in the budget, one request."""
+        clock = asyncio.get_running_loop().time
+        asked_at = clock()
         await self._budget.take(call_class)
         if operation.method != "GET":
-            refuse_when_over()
-        status = "none"
+        begun_at = clock()
+        status, code, uid = "none", None, request.uid
         try:
             reply = await self._send(operation, request)
             status = str(reply.status)
-            return await self._judge(operation, reply)
+            answer = await self._judge(operation, reply)
+            uid = uid or _uid_made(operation, answer)
+            return answer
         except DriverError as problem:
+            code = problem.code
             log.warning("a call to the provider failed", operation=operation.name, status=status, code=problem.code)
             raise
         finally:
             provider_metrics.calls_made().labels(operation.name, call_class.value, status).inc()
+            if uid is not None:
+                self._on_call(
+                    CallNote(
+                        cloudflare_uid=uid,
+                        at=datetime.now(UTC),
+                        operation=operation.name,
+                        call_class=call_class.value,
+                        try_number=next(request.tries),
+                        waited_ms=round((begun_at - asked_at) * 1000),
+                        took_ms=round((clock() - begun_at) * 1000),
+                        http_status=int(status) if status != "none" else None,
+                        problem=code,
+                    )
+                )
 
     async def _judge(self, operation: Operation, reply: Reply) -> Answer:
         """The answer's meaning, after the budget has learned from it."""
@@ -231,7 +259,24 @@ class _Request:
     query: Mapping[str, str] | None
     payload: Mapping[str, Any] | None = field(repr=False)
     headers: Mapping[str, str] | None
+    # The video it is about, None where it is about several or none yet.
+    uid: str | None = None
+    tries: Iterator[int] = field(default_factory=lambda: count(1), repr=False)
 
     def all_headers(self) -> dict[str, str]:
         json_type = {} if self.payload is None else {"Content-Type": "application/json"}
         return {**json_type, **(self.headers or {})}
+
+
+def _uid_in(path: str) -> str | None:
+    """The video that a call to *path* is about."""
+    found = _VIDEO.match(path)
+    return found.group(1) if found and found.group(1) not in _NO_VIDEOS else None
+
+
+def _uid_made(operation: Operation, answer: Answer) -> str | None:
+    """The video that a call has made."""
+    if not operation.creates:
+        return None
+    uid = answer.result.get("uid") if isinstance(answer.result, dict) else (answer.headers or {}).get("stream-media-id")
+    return uid if is_uid(uid) else None

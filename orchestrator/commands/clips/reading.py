@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -12,9 +11,11 @@ from orchestrator.commands.clips.words import clip_lines, event_lines, list_row,
 from orchestrator.commands.database import asking
 from orchestrator.commands.parsing import wrong
 from orchestrator.commands.printing import complain, plain, say, say_json, table
-from orchestrator.explaining import Leadership, explain, read_leadership
+from orchestrator.explaining import explain, read_leadership
+from orchestrator.explanations import explanation_of
 from orchestrator.settings import DatabaseSettings
 from orchestrator.storage.clips import Clip, Event, read_clip, read_events
+from orchestrator.web.explanations import explanation_as_json
 from orchestrator.web.reading import MAX_LIMIT, ListQuery, read_cursor, read_list
 from orchestrator.web.views import clip_as_json, event_as_json, timestamp
 from signals import PendingSignal, read_pending
@@ -104,26 +105,16 @@ def _document(clip: Clip, sentence: str, events: list[Event], pending: list[Pend
 
 
 async def explain_clip(settings: DatabaseSettings, options: argparse.Namespace) -> int:
-    """Print the one sentence."""
+    """Print the one sentence, or with its fields as the API tells it."""
     async with asking(settings) as connection:
         clip = await known_clip(connection, options.id)
         leadership = await read_leadership(connection)
-    sentence = explain(clip, leadership.now, leadership)
+    explanation = explanation_of(clip, leadership.now, leadership)
     if options.json:
-        say_json(_explained(clip, sentence, leadership, leadership.now))
+        say_json(explanation_as_json(clip, explanation))
     else:
-        say(plain(sentence))
+        say(plain(explanation.sentence))
     return 0
-
-
-def _explained(clip: Clip, sentence: str, leadership: Leadership, now: datetime) -> dict[str, Any]:
-    return {
-        "id": clip.id,
-        "status": clip.status,
-        "explanation": sentence,
-        "monitor_leads": leadership.leads,
-        "at": timestamp(now),
-    }
 
 
 async def known_clip(connection: asyncpg.Connection, clip_id: str) -> Clip:

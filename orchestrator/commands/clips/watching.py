@@ -19,10 +19,11 @@ from orchestrator.commands.clips.reading import known_clip
 from orchestrator.commands.database import asking
 from orchestrator.commands.failures import NOT_DONE, CommandFailed, DatabaseAway
 from orchestrator.commands.printing import complain, moment, painted, plain, say, say_json
+from orchestrator.explaining import retry_moment
 from orchestrator.settings import DatabaseSettings
 from orchestrator.storage.clips import Clip, Event, read_events
 from orchestrator.storage.pool import is_pooled
-from orchestrator.web.views import is_terminal, message_of, reason_of, state_of, timestamp
+from orchestrator.web.views import is_terminal, message_of, reason_of, state_of, timestamp, timestamp_or_none
 from signals import CHANGED_CHANNEL
 from statusutils import COMPLETE, ERROR
 
@@ -85,8 +86,10 @@ async def _follow_on(connection: asyncpg.Connection, watch: _Watch) -> Clip:
 
 
 def _is_settled(clip: Clip) -> bool:
-    """Whether the clip has ended: a failed one that was asked to be tried again has not."""
-    return clip.status == COMPLETE or (clip.status == ERROR and clip.pending == 0)
+    """Whether the clip has ended: a failed one that is tried again, by itself or on request, has not."""
+    if clip.status == ERROR:
+        return clip.pending == 0 and retry_moment(clip) is None
+    return clip.status == COMPLETE
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,7 @@ class _Change:
     asked_for: str | None = None
     source: str | None = None
     reason: str | None = None
+    retry_at: datetime | None = None
 
 
 def _change_of(event: Event, clip: Clip) -> _Change:
@@ -151,6 +155,7 @@ class _Watch:
         self.seen: _Seen | None = None
         self._as_json = as_json
         self._printed: tuple[int, str, float] | None = None
+        self._told_retry_at: datetime | None = None
 
     def take(self, seen: _Seen) -> None:
         """Print what is new."""
@@ -167,6 +172,17 @@ class _Watch:
             kind = "now" if self._printed is None else "progress"
             self._print(clip, _Change(kind, clip.updated_at, *place))
             self._printed = place
+        self._tell_retry(clip)
+
+    def _tell_retry(self, clip: Clip) -> None:
+        """Say once when a failed clip is tried again by itself, and that the watch goes on until then."""
+        retry_at = retry_moment(clip)
+        if retry_at is None or retry_at == self._told_retry_at:
+            return
+        self._told_retry_at = retry_at
+        reason = f"attempt {clip.attempt + 1} begins at {moment(retry_at)} UTC"
+        place = (clip.attempt, clip.status, clip.progress)
+        self._print(clip, _Change("retry", clip.updated_at, *place, reason=reason, retry_at=retry_at))
 
     def _print(self, clip: Clip, change: _Change) -> None:
         message = message_of(clip.pipeline, change.status, clip.error_message)
@@ -190,11 +206,14 @@ def _document(clip: Clip, change: _Change, message: str) -> dict[str, Any]:
         "asked_for": change.asked_for,
         "source": change.source,
         "reason": change.reason,
+        "retry_at": timestamp_or_none(change.retry_at),
     }
 
 
 def _line(change: _Change, message: str) -> str:
     why = f": {plain(change.reason)}" if change.reason else ""
+    if change.kind == "retry":
+        return f"{moment(change.at)}  It is tried again by itself{why}"
     if change.kind not in _PLACES:
         asked_for = f" asked for {change.asked_for}" if change.asked_for else ""
         return f"{moment(change.at)}  {plain(f'{change.kind}: {change.source}{asked_for}')}{why}"

@@ -1,4 +1,4 @@
-"""`orchestrator webhook`: where the provider's notifications go, and a signed one to try the receiver with."""
+"""`orchestrator webhook`: where the provider's notifications go, a signed one to try it with, and those that came."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import asyncio
 from typing import Any
 
 from orchestrator.commands.needs import NOTIFICATION_NAMES, PROVIDER_NAMES, NotificationSettings, ProviderSettings
-from orchestrator.commands.parsing import add_command, add_group, add_settings, an_id, load_settings
+from orchestrator.commands.parsing import (
+    add_command,
+    add_group,
+    add_json,
+    add_settings,
+    an_id,
+    load_settings,
+    whole,
+)
+from orchestrator.settings import DatabaseSettings
 
 RECEIVER_URL = "http://127.0.0.1:8080/webhooks/cloudflare"
 
@@ -17,6 +26,7 @@ def add_webhook(commands: Any) -> None:
     group = add_group(commands, "webhook", "the provider's notifications")
     _add_register(group)
     _add_trigger(group)
+    _add_replay(group)
 
 
 def _add_register(group: Any) -> None:
@@ -44,6 +54,21 @@ def _add_trigger(group: Any) -> None:
     add_settings(parser, NotificationSettings, NOTIFICATION_NAMES)
 
 
+def _add_replay(group: Any) -> None:
+    about = (
+        "What came, genuinely signed, is kept with its clip for a month. A replay only asks, as the notification did:"
+        " the monitor looks at the provider before it believes it."
+    )
+    parser = add_command(group, "replay", _replay, "act again on a notification that came for a clip", about)
+    parser.add_argument("id", type=an_id, metavar="ID", help="the clip's id")
+    parser.add_argument(
+        "--delivery", type=whole(1, 2**63 - 1), metavar="N", help="number of the notification (default: the last one)"
+    )
+    parser.add_argument("--list", action="store_true", help="list what came, and ask for nothing")
+    add_json(parser)
+    add_settings(parser, DatabaseSettings)
+
+
 def _register(options: argparse.Namespace) -> int:
     settings = load_settings(options, quiet=True)
     from orchestrator.commands.webhook.registering import register
@@ -56,3 +81,10 @@ def _trigger(options: argparse.Namespace) -> int:
     from orchestrator.commands.webhook.triggering import trigger
 
     return asyncio.run(trigger(settings, options.uid, options.state, options.url))
+
+
+def _replay(options: argparse.Namespace) -> int:
+    settings = load_settings(options, quiet=True)
+    from orchestrator.commands.webhook.replaying import list_deliveries, replay_delivery
+
+    return asyncio.run((list_deliveries if options.list else replay_delivery)(settings, options))

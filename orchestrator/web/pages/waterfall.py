@@ -14,6 +14,8 @@ from orchestrator.web.views import is_terminal, message_of
 
 # What stands above a page of history; a clip has ten stays, and three attempts at most by itself.
 _STAYS_MAX = 40
+# Nine of ten is no law: only what is clearly slower is called so, and never for a few seconds.
+_SLOW_TIMES, _SLOW_SECONDS = 1.5, 5.0
 # A usual time that is far longer than everything here would leave nothing to see of the rest.
 _SCALE_MAX = 3.0
 
@@ -70,7 +72,7 @@ class _Scale:
 
 def _row(clip: Clip, stage: Stage, usual: Usual | None, scale: _Scale, now: datetime, has_usual: bool) -> Markup:
     seconds = stage.seconds(now)
-    is_slow = usual is not None and seconds > usual.p90_seconds
+    is_slow = usual is not None and seconds > max(_SLOW_TIMES * usual.p90_seconds, usual.p90_seconds + _SLOW_SECONDS)
     cells = EMPTY
     if has_usual:
         median, p90 = (usual.median_seconds, usual.p90_seconds) if usual else (None, None)
@@ -80,7 +82,7 @@ def _row(clip: Clip, stage: Stage, usual: Usual | None, scale: _Scale, now: date
         status=message_of(clip.pipeline, stage.status),
         attempt=fill(_ATTEMPT, attempt=stage.attempt) if stage.attempt > 1 else EMPTY,
         drawing=_drawing(stage, usual, scale, now, is_slow),
-        took=f"{spell_seconds(seconds)}{' so far' if stage.ended_at is None else ''}",
+        took=f"{_spelled(seconds)}{' so far' if stage.ended_at is None else ''}",
         verdict=markup(_SLOW) if is_slow else EMPTY,
         usual=cells,
     )
@@ -100,4 +102,6 @@ def _drawing(stage: Stage, usual: Usual | None, scale: _Scale, now: datetime, is
 
 
 def _spelled(seconds: float | None) -> str:
-    return "–" if seconds is None else spell_seconds(seconds)
+    if seconds is None:
+        return "–"
+    return f"{seconds:.1f} s" if seconds < 10 else spell_seconds(seconds)

@@ -138,6 +138,8 @@ async def test_explain_is_one_sentence(cli, ground) -> None:
     document = (await cli("clips", "explain", "c1", "--json")).document
     assert (document["id"], document["status"], document["monitor_leads"]) == ("c1", "uploading", True)
     assert "the monitor looks now" in document["explanation"]
+    assert (document["waiting_on"], document["retry_at"]) == ("uploader", None)
+    assert document["next_look_at"] < document["gives_up_at"]
 
 
 @pytest.mark.parametrize("command", ["show", "explain", "watch", "retry"])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -146,6 +147,21 @@ async def test_a_clip_that_is_being_retried_has_not_ended(ground, watch, databas
         await ground.move("c1", "complete", 100)
         assert (await watched.end()).code == 0
     assert watched.told[0]["status"] == "error"
+
+
+async def test_a_clip_that_is_tried_again_by_itself_is_followed_and_told_when(ground, watch) -> None:
+    at = datetime.now(UTC) + timedelta(minutes=5)
+    await ground.insert("c1", retry_at=at.isoformat())
+    await ground.move("c1", "error", 15, error_message="The provider was away")
+    async with watch("c1", "--json", poll_seconds=0.05) as watched:
+        await watched.until(lambda told: len(told) == 2)
+        await ground.owner.execute("UPDATE clips SET pending = 0, attempt = 2, status = 'uploading', progress = 15")
+        await watched.until(lambda told: told[-1]["attempt"] == 2)
+        await ground.move("c1", "complete", 100)
+        assert (await watched.end()).code == 0
+    assert [said["kind"] for said in watched.told[:2]] == ["now", "retry"]
+    assert datetime.fromisoformat(watched.told[1]["retry_at"]) == at
+    assert watched.told[1]["reason"].startswith("attempt 2 begins at ")
 
 
 async def test_a_complete_clip_has_ended_whatever_is_asked(cli, ground, database: str) -> None:

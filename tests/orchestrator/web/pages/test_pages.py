@@ -94,6 +94,29 @@ async def test_foreign_texts_are_texts_on_every_page(client, place, hostile):
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
+async def test_what_passed_with_the_provider_is_text_on_the_page_of_a_clip(client, place, hostile):
+    await place.owner.execute("TRUNCATE webhook_deliveries, webhook_refusals, provider_calls")
+    await place.clip("one", uid="u1", last_problem={"at": "2026-05-04T12:00:00Z", "code": hostile, "text": hostile})
+    await place.owner.execute("UPDATE clips SET hls_url = $1, dash_url = $1, uploaded_at = now()", hostile)
+    await place.owner.execute(
+        "INSERT INTO webhook_deliveries (clip_id, cloudflare_uid, signature, state, outcome, size_bytes, body_sha256,"
+        " body) VALUES ('one', 'u1', 'valid', left($1, 100), 'recorded', 1, sha256('x'), $2)",
+        hostile,
+        json.dumps({hostile: hostile}),
+    )
+    await place.owner.execute(
+        "INSERT INTO provider_calls (cloudflare_uid, at, operation, call_class, try, waited_ms, took_ms, problem)"
+        " VALUES ('u1', now(), left($1, 40), left($1, 20), 1, 0, 0, left($1, 60))",
+        hostile,
+    )
+    await place.owner.execute("INSERT INTO webhook_refusals VALUES (now(), left($1, 40), 1, now())", hostile)
+    for status in ("stream_ready", "error"):
+        await place.move("one", status, error_message=hostile)
+        outline = check_harmless(await (await client.get("/clips/one")).text())
+        assert " ".join(hostile.split())[:40] in " ".join(outline.text.split())
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
 async def test_a_complete_clip_links_only_to_web_addresses(client, place, hostile):
     await place.clip("one", uid="u1")
     await place.move("one", "complete", r2_url=hostile, hls_url=hostile, thumbnail_url=hostile)
