@@ -36,6 +36,7 @@ from orchestrator.drivers.cloudflare_answers import (
 )
 from orchestrator.drivers.cloudflare_models import is_uid
 from orchestrator.drivers.errors import DriverError, TransientError
+from orchestrator.drivers.fencing import refuse_when_over
 from orchestrator.drivers.rate_headers import retry_after_seconds
 
 log = structlog.get_logger(__name__)
@@ -140,6 +141,7 @@ class CloudflareCalls:
         asked_at = clock()
         await self._budget.take(call_class)
         if operation.method != "GET":
+            refuse_when_over()
         begun_at = clock()
         status, code, uid = "none", None, request.uid
         try:
