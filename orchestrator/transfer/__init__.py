@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from orchestrator.transfer.answers import NotYetThereError
 from orchestrator.transfer.checkpoints import Checkpoint, Checkpoints
 from orchestrator.transfer.clearing import abandon, sweep_orphans
 from orchestrator.transfer.copying import copy_to_bucket
@@ -16,6 +17,7 @@ __all__ = [
     "Checkpoint",
     "Checkpoints",
     "HttpSource",
+    "NotYetThereError",
     "PostgresCheckpoints",
     "SourceLimits",
     "TransferJob",

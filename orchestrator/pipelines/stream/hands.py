@@ -29,6 +29,7 @@ from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
 from orchestrator.transfer import (
     Checkpoints,
     HttpSource,
+    NotYetThereError,
     TransferJob,
     TransferLimits,
     TransferProgress,
@@ -180,11 +181,22 @@ class StreamHands:
         try:
             result = await copy_to_bucket(job, self._source, self._store, self._checkpoints, phases.tell)
             await phases.announced()
+        except NotYetThereError:
+            await self._ask_again_if_lost(effect.uid)
+            raise
         finally:
             phases.close()
         facts = {"r2_url": result.public_url, "file_size": result.size_bytes}
         details = {"r2_key": result.key, "r2_etag": result.etag, "sha256": result.sha256}
         return Done(step=Step("complete", "The file is in the bucket, whole and verified", facts, details))
+
+    async def _ask_again_if_lost(self, uid: str) -> None:
+        """Have an MP4 made afresh that was called ready and is gone: a reset that arrived late may have taken it.
+
+        The clip stays where it is, for its address will be the same.
+        """
+        if (await self._stream.get_downloads(uid)).state == DownloadState.ABSENT:
+            await self._stream.enable_download(uid)
 
     async def _readable_address(self, effect: TransferToBucket) -> str:
         """The MP4's address; a private video's with a token in place of its uid, which is never stored."""

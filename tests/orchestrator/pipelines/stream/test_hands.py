@@ -16,8 +16,9 @@ from orchestrator.pipelines.stream import hands as hands_module
 from orchestrator.pipelines.stream.effects import CopyFromUrl, EnableMp4, TransferToBucket
 from orchestrator.pipelines.stream.hands import StreamHands
 from orchestrator.pipelines.stream.plan import VIDEO, VideoMissing
+from orchestrator.pipelines.terms import Step
 from orchestrator.storage.clips import Clip
-from orchestrator.transfer import TransferJob, TransferResult
+from orchestrator.transfer import NotYetThereError, TransferJob, TransferResult
 
 REFUSED = PermanentError("provider_refused", "not this one")
 
@@ -71,6 +72,16 @@ class Pool:
 
     async def fetchval(self, statement: str, clip_id: str) -> str:
         return "https://owner.example/clip.mp4"
+
+
+class Silent:
+    """Reports nobody hears."""
+
+    def progress(self, status: str, percent: float | None) -> None:
+        pass
+
+    async def step(self, step: Step) -> None:
+        pass
 
 
 def hands_of(stream: Stream) -> StreamHands:
@@ -135,6 +146,26 @@ async def test_a_private_video_is_read_by_a_token_that_is_kept_nowhere(monkeypat
     done = await hands_of(Stream()).carry_out(effect, None)  # type: ignore[arg-type]
     assert read == ["https://customer-x.cloudflarestream.com/a-token/downloads/default.mp4"]
     assert "a-token" not in repr(done)
+
+
+@pytest.mark.parametrize(
+    ("state", "asked"), [(DownloadState.ABSENT, ["enable"]), (DownloadState.IN_PROGRESS, []), (DownloadState.READY, [])]
+)
+async def test_an_mp4_that_was_taken_away_again_is_asked_for_afresh(
+    state: DownloadState, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A former leader's reset arrived after its successor had seen the MP4 ready; its address stays the same."""
+
+    async def copy_to_bucket(*_: Any) -> TransferResult:
+        raise NotYetThereError("mp4_not_yet_there", "The source answered 404.")
+
+    monkeypatch.setattr(hands_module, "copy_to_bucket", copy_to_bucket)
+    stream = Stream(download=Download(state))
+    address = "https://customer-x.cloudflarestream.com/u/downloads/default.mp4"
+    effect = TransferToBucket("c", 1, "u", address, None, False)
+    with pytest.raises(NotYetThereError):
+        await hands_of(stream).carry_out(effect, Silent())
+    assert stream.asked == asked
 
 
 @pytest.mark.parametrize("problem", [None, TransientError("store_failing", "503")])
