@@ -137,3 +137,24 @@ def test_a_failed_installation_is_explained(run: ModuleType, said: str, meant: s
 )
 def test_progress_names_the_package(run: ModuleType, line: str, name: str) -> None:
     assert run.package_in(line) == name
+
+
+def test_without_node_the_pages_do_with_less_and_it_says_so(
+    run: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    run.bundle()
+    assert "limited to 200 MB" in capsys.readouterr().out
+
+
+def test_bundles_that_cannot_be_made_are_told_and_stop_nobody(
+    run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "hatch_build.py").write_text("import sys; sys.exit('the registry is away')")
+    (tmp_path / "npm").write_text("")
+    (tmp_path / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(run, "ROOT", str(tmp_path))
+    monkeypatch.setattr(run, "PYTHON", sys.executable)
+    run.bundle()
+    assert "the registry is away" in capsys.readouterr().out

@@ -7,7 +7,9 @@ from aiohttp import web
 from orchestrator.pipelines.cut.ranges import MOST_CLIPS
 from orchestrator.pipelines.cut.request import DEFAULT_CLIP_SECONDS, DEFAULT_MOST_CLIPS
 from orchestrator.web.assets import ASSETS
+from orchestrator.web.edge import may_act
 from orchestrator.web.jobs.place import PLACE
+from orchestrator.web.pages.forms import only_looking
 from orchestrator.web.pages.layout import page
 from orchestrator.web.pages.markup import fill, markup
 from orchestrator.web.schemas import TITLE_MAX_CHARACTERS
@@ -74,6 +76,8 @@ async def show_cut(request: web.Request) -> web.Response:
     place = request.app[PLACE]
     if place is None:
         return page(request, "Cut", _OFF)
+    if not may_act(request):
+        return page(request, "Cut", only_looking("Cut a video"))
     main = fill(
         _MAIN,
         resumable="yes" if request.app[ASSETS].find("tus.js") else "no",

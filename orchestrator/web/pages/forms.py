@@ -7,10 +7,20 @@ from urllib.parse import parse_qsl, urlsplit
 from aiohttp import web
 
 from orchestrator.web.bodies import check_text, read_limited
+from orchestrator.web.pages.markup import Markup, fill
 from orchestrator.web.problems import Problem
 
+_ONLY_LOOKING = """<h1>$heading</h1>
+<section class="card notice"><h2>You may look, and ask for nothing</h2>
+<p>Your token is one of <code>API_READ_TOKENS</code>. Sign in with one of <code>API_TOKENS</code> to send anything.</p>
+<p><a class="button" href="/">All clips</a></p></section>"""
 # An address of 4,096 characters, percent-encoded twice over, and a title.
 _MAX_BYTES = 64 * 1024
+
+
+def only_looking(heading: str) -> Markup:
+    """What stands where a form would, for those who may not send it."""
+    return fill(_ONLY_LOOKING, heading=heading)
 
 
 async def read_form(request: web.Request) -> dict[str, str]:

@@ -9,7 +9,8 @@ from aiohttp import web
 from orchestrator.web.assets import ASSETS
 from orchestrator.web.connections import connection_of
 from orchestrator.web.creation import insert_clip, new_clip_from, prepare_clip
-from orchestrator.web.pages.forms import read_form
+from orchestrator.web.edge import may_act
+from orchestrator.web.pages.forms import only_looking, read_form
 from orchestrator.web.pages.layout import page
 from orchestrator.web.pages.markup import EMPTY, Markup, fill, join
 from orchestrator.web.problems import Problem
@@ -75,6 +76,8 @@ _FAULT = "<li>$field: $reason</li>"
 
 async def show_upload(request: web.Request) -> web.Response:
     """Both forms."""
+    if not may_act(request):
+        return page(request, "Upload", only_looking("Upload a clip"))
     return page(request, "Upload", _main(request, EMPTY, None), scripts=("upload.js",))
 
 

@@ -123,3 +123,18 @@ async def test_where_cutting_is_off_the_page_says_so(place, tab):
     client = await place.start()
     await tab.go(address(client, "/cut"))
     assert "OUTPUT_ROOT" in await tab.run("document.querySelector('main').textContent")
+
+
+async def test_without_the_bundle_the_video_goes_in_one_go(place, browser, video, tmp_path, monkeypatch):
+    monkeypatch.setattr("orchestrator.web.assets.read_assets.__defaults__", (tmp_path / "nothing made",))
+    await place.owner.execute("TRUNCATE uploads, artifacts")
+    names = ("upload_tmp_dir", "process_work_dir", "output_root")
+    client = await place.start(**{name: tmp_path / name for name in names})
+    tab = await browser.tab()
+    await tab.go(address(client, "/cut"))
+    await tab.choose_file("input[type=file]", video)
+    await tab.run("document.querySelector('[value=automatic]').click()")
+    await tab.press("Cut")
+    await tab.until("location.pathname.startsWith('/clips/job_')")
+    assert await place.owner.fetchval("SELECT size_bytes FROM uploads") == video.stat().st_size
+    assert tab.complaints == []
