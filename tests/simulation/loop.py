@@ -325,13 +325,20 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
 
 def settle() -> None:
-    """Take what there is now out of every later search for garbage, and search less often.
+    """Take what there is now out of every later search for garbage, search less often, and let the dead rest.
 
     For processes that do nothing but simulate.
     """
     gc.collect()
     gc.freeze()
     SimulatedLoop.collects_every = 10
+    sys.unraisablehook = _unraisable
+
+
+def _unraisable(unraisable: Any) -> None:
+    """Python's own hook, but for killed processes: when they are cleared away they may not tidy up after themselves."""
+    if "ignored GeneratorExit" not in str(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
 
 
 class _ThreadTime:
