@@ -163,7 +163,10 @@ def web_database(postgres_server: Any, database_template: str) -> Iterator[str]:
 
 async def empty(owner: asyncpg.Connection) -> None:
     """Every row gone, the lease as it was made, ids from 1."""
-    await owner.execute("TRUNCATE clips, clip_events, clip_signals, idempotency_keys RESTART IDENTITY")
+    await owner.execute(
+        "TRUNCATE clips, clip_events, clip_signals, idempotency_keys, webhook_deliveries, webhook_refusals,"
+        " provider_calls RESTART IDENTITY"
+    )
     await owner.execute(
         "UPDATE monitor_lease SET holder = NULL, epoch = 0, taken_at = NULL, round_at = NULL, expires_at = '-infinity'"
     )
