@@ -198,6 +198,7 @@ def result_as_json(count: Count, asked: set[str], refused: set[str]) -> dict[str
         "refused": len(refused),
         "remaining": remaining,
         "not_retried": dict(count.not_retried),
+        "whole": count.is_whole,
         "failed_before": timestamp(count.failed_before),
         "recorded": True,
     }

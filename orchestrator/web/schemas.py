@@ -308,6 +308,7 @@ class RetryResult(BaseModel):
     refused: int = Field(description="clips whose documents are too full to take a request")
     remaining: int = Field(description="clips that can still be asked for: call again with this as expected")
     not_retried: dict[str, int]
+    whole: bool = Field(description="false when more fit than one call counts: count again when these are judged")
     failed_before: datetime
     recorded: Literal[True]
 

@@ -22,6 +22,7 @@ _LATE_SECONDS = 30.0
 
 _STRIP = '<dl class="strip">$items</dl>$age'
 _ITEM = '<div class="$how"><dt>$name</dt><dd>$icon<span>$value</span></dd></div>'
+_LEADER = "<bdi><code>$leader</code></bdi> leads in epoch $epoch, taken over $since"
 _AGE = '<p class="dim">Figures of $at</p>'
 _STALE = """<p class="note failed" role="alert">$problem. These figures are $age old.
 <a href="">Try again</a></p>"""
@@ -77,7 +78,8 @@ def _item(name: str, value: object, *, bad: bool = False) -> Markup:
 def _leader(engine: Engine) -> Markup:
     if engine.leader is None:
         return _item("Monitor", "none leads: nothing moves", bad=True)
-    return _item("Monitor", fill("<bdi>$name</bdi> leads, epoch $epoch", name=engine.leader, epoch=engine.epoch))
+    leader = fill(_LEADER, leader=engine.leader, epoch=engine.epoch, since=parts.moment(engine.leads_since))
+    return _item("Monitor", leader)
 
 
 def _round(engine: Engine) -> Markup:

@@ -49,6 +49,8 @@ _PROGRESS = """<p class="note" role="status">Asked for $asked of $all.</p>
 <progress max="$all" value="$asked" aria-label="Clips asked for">$asked of $all</progress>"""
 _REFUSED = '<p class="note failed" role="alert">For $number the database refused it: their documents are full.</p>'
 _DONE = '<p class="note" role="status">Done: a new attempt was asked for $number.</p>'
+_MORE = """<p>More fit than are counted at once. <a class="button" href="$href">Count again</a> when the monitor has
+judged these.</p>"""
 _FIELD = '<input type="hidden" name="$name" value="$value">'
 _FILTERS = ("pipeline", "search", "error_code", "view")
 
@@ -75,7 +77,8 @@ async def take_retry(request: web.Request) -> web.Response:
     left = tuple(each for each in count.retries if each.clip_id not in recorded | refused)
     done = fill(_REFUSED, number=_clips(len(refused))) if refused else EMPTY
     if not left:
-        done = join([done, fill(_DONE, number=_clips(asked))])
+        more = EMPTY if count.is_whole else fill(_MORE, href="/retry?" + urlencode(_filters(query)))
+        done = join([done, fill(_DONE, number=_clips(asked)), more])
     still = Count(left, {}, 0, count.is_whole, count.failed_before)
     return _page(request, query, still, asked=asked, done=done)
 
