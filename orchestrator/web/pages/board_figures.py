@@ -39,7 +39,7 @@ _PLOTS = """<div class="plots">
 <section class="card"><h2>Completed in the last hour: $of_hour</h2>$minutes$minutes_table</section>
 <section class="card"><h2>Completed in the last day: $of_day</h2>$hours$hours_table</section>
 $stages$reasons</div>"""
-_STAGES = '<section class="card"><h2>Usual time at each status</h2>$table</section>'
+_STAGES = '<section class="card wide"><h2>Usual time at each status</h2>$table</section>'
 _REASONS = """<section class="card"><h2>Why clips failed lately</h2><ul class="reasons">$items</ul>
 <p class="dim">Of the thousand failed clips that were made last.</p></section>"""
 _REASON = '<li><a href="$href"><code>$code</code></a> <b class="number">$number</b></li>'
@@ -192,15 +192,23 @@ def _bars(bars: tuple[Bar, ...]) -> list[plots.Value]:
 
 
 def _stages(usual: Mapping[tuple[str, str], Usual]) -> Markup:
-    values = [
-        plots.Value(
+    rows = [
+        plots.Measured(
             message_of(*place),
-            f"{spell_seconds(each.median_seconds)}, nine of ten {spell_seconds(each.p90_seconds)}",
+            (_seconds(each.median_seconds), _seconds(each.p90_seconds)),
             each.median_seconds,
+            each.p90_seconds,
         )
         for place, each in in_order(usual)
     ]
-    return fill(_STAGES, table=plots.measured(values, "Status", "Median")) if values else EMPTY
+    if not rows:
+        return EMPTY
+    heads = ("Status", "Half of the clips", "Nine of ten")
+    return fill(_STAGES, table=plots.measured(rows, "Usual time at each status", heads))
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else spell_seconds(seconds)
 
 
 def _reasons(figures: Figures) -> Markup:

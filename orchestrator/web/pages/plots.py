@@ -11,11 +11,13 @@ _COLUMNS = (
     """<svg class="plot" viewBox="0 0 $width $height" preserveAspectRatio="none" aria-hidden="true">$bars</svg>"""
 )
 _COLUMN = '<rect x="$x" y="$y" width="$width" height="$height"$kind />'
-_ROWS = """<table class="measured"><thead><tr><th scope="col">$what</th><th scope="col">$unit</th><th scope="col"><span
-class="hidden">Drawn</span></th></tr></thead><tbody>$rows</tbody></table>"""
-_ROW = """<tr><th scope="row">$name</th><td class="number">$value</td><td class="drawn"><svg class="plot line"
-viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><rect x="0" y="1" width="$share" height="8" />
-</svg></td></tr>"""
+_ROWS = """<div class="scroll" tabindex="0" role="region" aria-label="$label"><table class="measured"><thead><tr>$heads
+<td></td></tr></thead><tbody>$rows</tbody></table></div>"""
+_HEAD = '<th scope="col">$word</th>'
+_ROW = """<tr><th scope="row">$name</th>$cells<td class="drawn"><svg class="plot line"
+viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><rect class="reach" x="0" y="3" width="$reach"
+height="4" /><rect x="0" y="1" width="$size" height="8" /></svg></td></tr>"""
+_CELL = '<td class="number">$value</td>'
 _TABLE = """<details><summary>$summary</summary><div class="scroll" tabindex="0" role="region" aria-label="$summary">
 <table><thead><tr><th scope="col">$what</th><th scope="col">$unit</th></tr></thead><tbody>$rows</tbody></table></div>
 </details>"""
@@ -52,11 +54,36 @@ def table(values: Sequence[Value], summary: str, what: str, unit: str) -> Markup
     return fill(_TABLE, summary=summary, what=what, unit=unit, rows=rows)
 
 
-def measured(values: Sequence[Value], what: str, unit: str) -> Markup:
-    """A table whose rows have a lying bar each."""
-    most = max((value.size for value in values), default=0) or 1
-    rows = join(
-        fill(_ROW, name=value.name, value=value.shown, share=round(max(1.0, 100 * value.size / most), 1))
-        for value in values
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One lying bar: its name, what stands beside it in words, how long it is and how far its thin part reaches."""
+
+    name: object
+    cells: tuple[object, ...]
+    size: float
+    reach: float
+
+
+def measured(rows: Sequence[Measured], label: str, heads: Sequence[str]) -> Markup:
+    """A table whose rows have a bar each, all to one scale."""
+    most = max((row.reach for row in rows), default=0) or 1
+    return fill(
+        _ROWS,
+        label=label,
+        heads=join((fill(_HEAD, word=word) for word in heads), ""),
+        rows=join(
+            fill(
+                _ROW,
+                name=row.name,
+                cells=join((fill(_CELL, value=cell) for cell in row.cells), ""),
+                size=_share(row.size, most),
+                reach=_share(row.reach, most),
+            )
+            for row in rows
+        ),
     )
-    return fill(_ROWS, what=what, unit=unit, rows=rows)
+
+
+def _share(size: float, most: float) -> float:
+    # What is there can be seen, however small.
+    return round(max(1.0, 100 * size / most), 1)
