@@ -27,8 +27,9 @@ log = structlog.get_logger(__name__)
 
 # One statement a second, whatever comes; a person who looks does not notice.
 GATHER_SECONDS = 1.0
-# Ten times what a large account sends in a second. With bodies of 64 KiB it would be 13 MB for that second.
-HELD_MAX = 200
+# More than a large account sends in a second, and few enough for a flood to cost next to nothing. With bodies of 64 KiB
+# it would be 3 MB for that second.
+HELD_MAX = 50
 # The reasons are words of this program; should one be made of something else some day, it stays bounded.
 _REASONS_MAX = 32
 # Writing takes milliseconds. A database that takes longer has other work to do.
