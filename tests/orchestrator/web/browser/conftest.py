@@ -6,6 +6,7 @@ the other tests, but what is released has been looked at.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,17 @@ from wire.browser import CHROMIUM, Browser, Tab
 _HERE = Path(__file__).parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what cannot be looked at."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marker."""
+    config.addinivalue_line("markers", "picture: takes pictures for the documentation, with SCREENSHOTS=1")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take pictures on request alone; skip what cannot be looked at."""
+    pictured = [item for item in items if _HERE in item.path.parents and item.get_closest_marker("picture")]
+    if pictured and not os.environ.get("SCREENSHOTS"):
+        config.hook.pytest_deselected(items=pictured)
+        items[:] = [item for item in items if item not in pictured]
     if not CHROMIUM:
         mark = pytest.mark.skip(reason="no Chromium here; install it, or let CHROMIUM name it")
         for item in items:

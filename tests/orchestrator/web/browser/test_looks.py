@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,10 +157,9 @@ async def test_every_page_is_one_to_move_in_by_key_and_by_ear_and_complains_of_n
     assert [text for text in tab.complaints if not text.endswith(expected)] == []
 
 
-@pytest.mark.skipif(not os.environ.get("SCREENSHOTS") and not os.environ.get("CI"), reason="SCREENSHOTS=1 takes them")
+@pytest.mark.picture
 async def test_the_pages_are_pictured(gallery: Gallery, browser: Browser, tmp_path: Path) -> None:
-    directory = _PICTURES if os.environ.get("SCREENSHOTS") else tmp_path
-    directory.mkdir(exist_ok=True)
+    _PICTURES.mkdir(exist_ok=True)
     tab = await browser.tab(reduced_motion="reduce")
     film = await asyncio.to_thread(_film, tmp_path / "harbour.mp4")
     await tab.do(tab.page.route("https://media.example.org/**", lambda route: route.fulfill(path=film)))
@@ -172,8 +170,8 @@ async def test_the_pages_are_pictured(gallery: Gallery, browser: Browser, tmp_pa
             await tab.until("[...document.querySelectorAll('video[data-file]')].every((film) => film.readyState > 1)")
             taken = tmp_path / "taken.png"
             await tab.picture(taken, whole=False)
-            await asyncio.to_thread(_shrink, taken, directory / f"{name}-{scheme}.png")
-    assert all(path.stat().st_size < 60_000 for path in directory.glob("*-*.png"))
+            await asyncio.to_thread(_shrink, taken, _PICTURES / f"{name}-{scheme}.png")
+    assert all(path.stat().st_size < 60_000 for path in _PICTURES.glob("*.png"))
 
 
 def _film(path: Path) -> Path:

@@ -115,11 +115,16 @@ def state(name: str) -> str:
 
 async def test_a_file_is_sent_in_growing_pieces_and_leads_to_its_page(client, host, tab, address, video):
     path = video(23 * MIB + 12345)
+    asked: list[str] = []
+    tab.page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
     await tab.go(address(client, "/upload"))
     await tab.choose_file("input[type=file]", path)
     await tab.see("clip.mp4")
+    assert "upload.js" in asked
+    assert "tus.js" not in asked, "loaded when it is needed"
     await tab.press("Upload")
     await tab.until(ON_ITS_PAGE)
+    assert "tus.js" in asked
     assert await tab.run("document.querySelector('h1').textContent") == "clip.mp4"
     assert host.whole() == path.read_bytes()
     assert host.calls.count("PATCH") == 3, "5, 10 and the rest of 23 MiB"
