@@ -95,6 +95,16 @@ async def test_another_number_than_the_one_confirmed_is_refused_and_asks_for_not
     assert (await ask(client, {**count, "clips": 5})).status == 202
 
 
+async def test_a_call_whose_answer_was_lost_may_be_sent_again(client, place):
+    for number in range(20):
+        await failed(place, f"c{number}")
+    count = await preview(client)
+    assert (await (await ask(client, count)).json())["asked"] == 20
+    again = await ask(client, count)
+    assert (again.status, (await again.json())["asked"]) == (202, 0)
+    assert len(await asked_for(place)) == 20
+
+
 async def test_many_go_in_batches_until_none_remains(client, place, monkeypatch):
     monkeypatch.setattr(retrying, "BATCH", 3)
     monkeypatch.setattr(retrying, "_STATEMENT", 2)
