@@ -20,7 +20,7 @@ from aiohttp import web
 
 from orchestrator.drivers.cloudflare_models import Video
 from orchestrator.storage.deliveries import Outcome, Signature, count_refusals, forget_deliveries, keep_deliveries
-from orchestrator.web.redaction import body_to_keep
+from orchestrator.web.redaction import body_to_keep, without_addresses
 from orchestrator.web.refusals import Seldom
 
 log = structlog.get_logger(__name__)
@@ -141,7 +141,7 @@ async def _rows_of(held: dict[tuple[str, bytes, Signature], _Held]) -> list[dict
                 "last_at": each.last_at.isoformat(),
                 "times": each.times,
                 "signature": signature,
-                "state": each.video.state_raw[:100],
+                "state": without_addresses(each.video.state_raw[:100]),
                 "outcome": each.outcome,
                 "size_bytes": len(each.raw),
                 "digest": digest.hex(),

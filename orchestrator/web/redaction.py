@@ -37,9 +37,9 @@ def body_to_keep(raw: bytes, video: Video) -> str:
             "uid": video.uid,
             "readyToStream": video.ready_to_stream,
             "status": {
-                "state": _without_addresses(video.state_raw[:100]),
-                "errorReasonCode": _without_addresses((video.error_code or "")[:100]),
-                "errorReasonText": _without_addresses((video.error_text or "")[:_REASON_MAX_CHARACTERS]),
+                "state": without_addresses(video.state_raw[:100]),
+                "errorReasonCode": without_addresses((video.error_code or "")[:100]),
+                "errorReasonText": without_addresses((video.error_text or "")[:_REASON_MAX_CHARACTERS]),
             },
         }
     )
@@ -53,13 +53,13 @@ def _without_secrets(value: Any, path: tuple[str, ...]) -> Any:
     """*value*, whose depth was bounded when it was parsed."""
     if isinstance(value, dict):
         return {
-            _without_addresses(name): _LEFT_OUT if _is_secret(name, each) else _without_secrets(each, (*path, name))
+            without_addresses(name): _LEFT_OUT if _is_secret(name, each) else _without_secrets(each, (*path, name))
             for name, each in value.items()
         }
     if isinstance(value, list):
         return [_without_secrets(each, (*path, "[]")) for each in value]
     if isinstance(value, str):
-        return _played_from(value) if path in _PLAYED_FROM else _without_addresses(value)
+        return _played_from(value) if path in _PLAYED_FROM else without_addresses(value)
     return value
 
 
@@ -68,7 +68,7 @@ def _is_secret(name: str, value: Any) -> bool:
     return not isinstance(value, bool | None) and _SECRET_NAME.search(name) is not None
 
 
-def _without_addresses(text: str) -> str:
+def without_addresses(text: str) -> str:
     """*text* with each address in it cut to its host."""
     return _WORD.sub(lambda found: _host_alone(found.group()), text) if "://" in text else text
 
@@ -92,4 +92,4 @@ def _played_from(address: str) -> str:
     except ValueError:
         return _LEFT_OUT
     is_plain = all(len(segment) <= _SEGMENT_MAX_CHARACTERS for segment in parts.path.split("/"))
-    return whole if parts.hostname and is_plain and "://" not in parts.path else _without_addresses(address)
+    return whole if parts.hostname and is_plain and "://" not in parts.path else without_addresses(address)
