@@ -145,12 +145,6 @@ async def read_page(
     )
 
 
-async def read_list(connection: asyncpg.Connection, query: ListQuery) -> tuple[list[Clip], str | None]:
-    """The same for programs: the clips, and the cursor of the next page."""
-    listing = await read_page(connection, query)
-    return list(listing.clips), write_cursor(listing.more) if listing.more else None
-
-
 async def list_clips(request: web.Request) -> web.Response:
     """A page of clips, newest first. It may be short where few clips fit: go on until next_cursor is null."""
     query = query_from(request)

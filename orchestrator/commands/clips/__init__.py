@@ -27,6 +27,8 @@ from statusutils import TABLES
 LIST_MAX = 10_000
 # A clip that is still under way after a week has passed every deadline there is.
 WATCH_MAX_SECONDS = 7 * 86_400.0
+# As `orchestrator.noticing` has them; reading them there would make every start of the program slower.
+VIEW_NAMES = ("stuck", "attention")
 
 
 def add_clips(commands: Any) -> None:
@@ -47,6 +49,8 @@ def _add_ls(group: Any) -> None:
     )
     parser.add_argument("--pipeline", choices=list(TABLES), metavar="P", help=f"only this one: {', '.join(TABLES)}")
     parser.add_argument("--search", type=a_search, metavar="T", help="part of the title, start of the id, or the video")
+    parser.add_argument("--view", choices=VIEW_NAMES, metavar="V", help=f"only this view: {', '.join(VIEW_NAMES)}")
+    parser.add_argument("--error-code", type=a_search, metavar="C", help="only clips that failed with this code")
     parser.add_argument(
         "--limit", type=whole(1, LIST_MAX), default=50, metavar="N", help="how many at most (default %(default)s)"
     )

@@ -15,8 +15,9 @@ from orchestrator.explaining import explain, read_leadership
 from orchestrator.explanations import explanation_of
 from orchestrator.settings import DatabaseSettings
 from orchestrator.storage.clips import Clip, Event, read_clip, read_events
+from orchestrator.web.expecting import Expectations
 from orchestrator.web.explanations import explanation_as_json
-from orchestrator.web.reading import MAX_LIMIT, ListQuery, read_cursor, read_list
+from orchestrator.web.reading import MAX_LIMIT, ListQuery, read_page
 from orchestrator.web.views import clip_as_json, event_as_json, timestamp
 from signals import PendingSignal, read_pending
 
@@ -43,7 +44,7 @@ async def list_clips(settings: DatabaseSettings, options: argparse.Namespace) ->
 async def _pages(connection: asyncpg.Connection, options: argparse.Namespace) -> tuple[list[Clip], bool]:
     """As many clips as were asked for, a page at a time, and whether there are more."""
     clips: list[Clip] = []
-    more, place = True, None
+    more, place, expectations = True, None, Expectations()
     while more and len(clips) < options.limit:
         query = ListQuery(
             statuses=tuple(options.status or ()),
@@ -51,11 +52,13 @@ async def _pages(connection: asyncpg.Connection, options: argparse.Namespace) ->
             search=options.search or None,
             before=place,
             limit=min(MAX_LIMIT, options.limit - len(clips)),
+            error_code=options.error_code or None,
+            view=options.view,
         )
-        page, cursor = await read_list(connection, query)
-        clips += page
+        page = await read_page(connection, query, expectations)
+        clips += page.clips
         # A page may be short, or empty, where few clips fit; the walk goes on from where it ended.
-        more, place = cursor is not None, read_cursor(cursor) if cursor else None
+        more, place = page.more is not None, page.more
     return clips, more
 
 

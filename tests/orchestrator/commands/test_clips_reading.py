@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from orchestrator.commands.clips import VIEW_NAMES
+from orchestrator.noticing import VIEWS
 from orchestrator.storage.pool import connect
 from signals import signal_status_update
 
@@ -43,7 +45,17 @@ async def test_a_list_is_narrowed(cli, ground) -> None:
     assert await ids("--search", "rome") == ["c1"]
     assert await ids("--search", "%_") == ["c2"]
     assert await ids("--pipeline", "stream", "--limit", "2") == ["c3", "c2"]
+    await ground.owner.execute("UPDATE clips SET processing_details = '{\"error_code\": \"no_bytes\"}' WHERE id = 'c3'")
+    await ground.owner.execute("UPDATE clips SET look_at = now() - interval '2 min' WHERE id = 'c2'")
+    assert await ids("--error-code", "no_bytes") == ["c3"]
+    assert await ids("--error-code", "other") == []
+    assert await ids("--view", "attention") == ["c3"]
+    assert await ids("--view", "stuck") == ["c2"]
     assert "(no bytes)" in (await cli("clips", "ls")).out
+
+
+def test_the_views_are_those_of_the_board() -> None:
+    assert tuple(VIEWS) == VIEW_NAMES
 
 
 async def test_a_list_longer_than_a_page_is_whole(cli, ground) -> None:
