@@ -2,7 +2,7 @@
 """From a fresh checkout to a running system, with nothing installed but Python.
 
     python3 run.py dev [arguments]     run everything on this machine and print the page's address
-    python3 run.py test [arguments]    run every check and every test; arguments go to pytest
+    python3 run.py test [arguments]    run every check and every test; arguments go to pytest (-n0: one after the other)
     python3 run.py lanes [arguments]   run the long proofs of the promises; `lanes --list` says what each one proves
     python3 run.py help                this text
 
@@ -40,6 +40,9 @@ CHECKS = (
     ("types", ["-m", "mypy"]),
     ("imports", ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]),
 )
+
+# A process for each processor, though no more than the memory of a small machine bears; the last tests are shared out.
+SIDE_BY_SIDE = ("--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal")
 
 WAIT_SECONDS = 900  # for another first install in the same checkout; a slow line takes minutes for 150 MB
 OFFLINE_SIGNS = (
@@ -311,7 +314,7 @@ def explain(said: list) -> str:
 def run_checks(pytest_arguments: list) -> int:
     """Every check and every test, also after one has failed; 0 when all passed."""
     failed = []
-    for name, arguments in (*CHECKS, ("tests", ["-m", "pytest", *pytest_arguments])):
+    for name, arguments in (*CHECKS, ("tests", ["-m", "pytest", *SIDE_BY_SIDE, *pytest_arguments])):
         say(name)
         if subprocess.call([PYTHON, *arguments], cwd=ROOT) != 0:
             failed.append(name)
