@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,7 +37,7 @@ class Tab:
 
     def __init__(self, browser: Browser, page: Page, session: CDPSession) -> None:
         self._browser, self._session = browser, session
-        # Its methods are awaited through `do`.
+        # Only what is awaited, and through `do`: the browser's thread alone may speak to it.
         self.page = page
         self.complaints: list[str] = []
         # What scripts of the page have asked to be shown: alert, confirm, prompt.
@@ -46,6 +46,14 @@ class Tab:
     async def do(self, step: Coroutine[Any, Any, T]) -> T:
         """What *step*, a call of Playwright's, gives."""
         return await self._browser.do(step)
+
+    async def hear(self, event: Any, handler: Callable[[Any], None]) -> None:
+        """Tell *handler* of every *event* of the page from now on, in the browser's thread."""
+
+        async def begin() -> None:
+            self.page.on(event, handler)
+
+        await self.do(begin())
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """A call of the browser's own protocol, for what Playwright has no word for."""

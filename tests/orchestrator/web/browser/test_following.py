@@ -29,10 +29,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-def paths_of(tab: Any) -> list[str]:
+async def paths_of(tab: Any) -> list[str]:
     """What the page asks of its server from now on."""
     asked: list[str] = []
-    tab.page.on("request", lambda request: asked.append("/" + request.url.split("/", 3)[3]))
+    await tab.hear("request", lambda request: asked.append("/" + request.url.split("/", 3)[3]))
     return asked
 
 
@@ -62,7 +62,7 @@ async def test_without_a_stream_the_page_polls_and_what_has_not_changed_costs_no
     monkeypatch.setattr("orchestrator.web.events.STREAMS_MAX", 0)
     await place.clip("one", uid="u1")
     answers = []
-    tab.page.on("response", lambda answer: answers.append((answer.url.split("/", 3)[3], answer.status)))
+    await tab.hear("response", lambda answer: answers.append((answer.url.split("/", 3)[3], answer.status)))
     await tab.do(tab.page.clock.install())
     await tab.go(address(client, "/clips/one"))
     await tab.until(f"{CONNECTION}.includes('every few seconds')")
@@ -152,7 +152,7 @@ async def test_a_stream_that_falls_silent_is_opened_anew(place, tab, address):
     await place.clip("one", uid="u1")
     await tab.do(tab.page.add_init_script("delete self.SharedWorker"))
     await tab.do(tab.page.clock.install())
-    asked = paths_of(tab)
+    asked = await paths_of(tab)
     await tab.go(address(client, "/clips/one"))
     await tab.until(LIVE)
     await tab.do(tab.page.clock.fast_forward(46_000))

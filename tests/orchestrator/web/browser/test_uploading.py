@@ -116,7 +116,7 @@ def state(name: str) -> str:
 async def test_a_file_is_sent_in_growing_pieces_and_leads_to_its_page(client, host, tab, address, video):
     path = video(23 * MIB + 12345)
     asked: list[str] = []
-    tab.page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    await tab.hear("request", lambda request: asked.append(request.url.rpartition("/")[2]))
     await tab.go(address(client, "/upload"))
     await tab.choose_file("input[type=file]", path)
     await tab.see("clip.mp4")
