@@ -1,7 +1,11 @@
-"""The notifications that came for a clip: showing them, and acting on one again, through the door it came by."""
+"""What passed between the provider and us for one clip: calls, and notifications, which can be acted on again.
+
+A notification is acted on through the door by which it came.
+"""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import asyncpg
@@ -10,6 +14,7 @@ from aiohttp import web
 from orchestrator.drivers.cloudflare_models import parse_webhook_video
 from orchestrator.storage.clips import Clip
 from orchestrator.storage.deliveries import Delivery, Refusal, read_deliveries, read_delivery, read_refusals
+from orchestrator.storage.provider_calls import read_calls
 from orchestrator.web.asking import asked_document, recorded
 from orchestrator.web.bodies import as_model, read_object
 from orchestrator.web.connections import connection_of
@@ -37,6 +42,15 @@ async def show_deliveries(request: web.Request) -> web.Response:
             "refused_within_a_day": [_refusal_as_json(each) for each in refusals],
         }
     )
+
+
+async def show_calls(request: web.Request) -> web.Response:
+    """The last calls about the clip's video, newest first; lists that looked at many videos are none of them."""
+    clip_id = clip_id_of(request)
+    async with connection_of(request) as connection:
+        clip = await known_clip(connection, clip_id)
+        made = await read_calls(connection, clip.cloudflare_uid) if clip.cloudflare_uid else []
+    return json_response({"calls": [asdict(call) | {"at": timestamp(call.at)} for call in made]})
 
 
 @once

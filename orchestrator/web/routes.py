@@ -123,6 +123,10 @@ API_ROUTES = (
         success=(200, s.DeliveryList), problems=("unknown-clip",),
     ),
     Route(
+        "GET", "/api/clips/{id}/calls", deliveries.show_calls, "List the calls to the provider about a clip",
+        success=(200, s.CallList), problems=("unknown-clip",),
+    ),
+    Route(
         "POST", "/api/clips/{id}/deliveries/{delivery}/replay", deliveries.replay_delivery,
         "Act on a notification again", body=(s.Empty,), body_required=False, success=(202, s.AskedAnswer), once=True,
         problems=(*_BODY, "unknown-clip", "unknown-delivery", "cannot-replay", "too-many-signals"),

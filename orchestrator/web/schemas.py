@@ -281,6 +281,25 @@ class DeliveryList(BaseModel):
     refused_within_a_day: list[RefusalAnswer]
 
 
+class CallAnswer(BaseModel):
+    """One try of one call to the provider."""
+
+    at: datetime
+    operation: str
+    call_class: str = Field(description="who waited for it: a person, the clip's progress, or a look")
+    attempt: int = Field(description="which try of the call")
+    waited_ms: int = Field(description="for a place in the call budget")
+    took_ms: int
+    http_status: int | None = Field(description="null when no answer came")
+    problem: str | None = Field(description="the code of what was wrong with it")
+
+
+class CallList(BaseModel):
+    """The last calls about a clip's video, newest first, as long as they are kept."""
+
+    calls: list[CallAnswer]
+
+
 class AskedAnswer(BaseModel):
     """A request was recorded; the monitor judges it."""
 

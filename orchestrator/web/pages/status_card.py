@@ -119,6 +119,8 @@ def _coming(view: StatusView, explanation: Explanation) -> Markup:
     """What happens when, as far as it is known."""
     now = view.leadership.now
     items: list[tuple[str, Markup | str]] = []
+    if explanation.unblocked_by is not None:
+        items.append(("What would move it", explanation.unblocked_by))
     if explanation.retry_at is not None:
         items.append(("Tries again by itself", _until(explanation.retry_at, now)))
     if explanation.next_look_at is not None and explanation.retry_at is None:

@@ -76,6 +76,7 @@ async def test_what_comes_when_stands_there_and_is_counted_down(client, place):
     await place.clip("one", uid="u1")
     await place.move("one", "processing", look_at=await place.owner.fetchval("SELECT now() + interval '90 s'"))
     page = await page_of(client)
+    assert "What would move it a running `orchestrator monitor`" in region(page, "status")
     assert re.search(r"Checks again in (8\d|90) s at \d\d:\d\d:\d\d UTC", region(page, "status"))
     assert re.search(r"Given up if nothing moves in \d+ h", region(page, "status"))
     assert len(re.findall(r'data-until="\d{4}-\d\d-\d\dT[\d:.]+Z"', page)) == 2
@@ -224,6 +225,14 @@ async def test_calls_are_told_with_tries_waits_and_answers(client, place):
     assert "get to look 2 3 ms 70 ms ✓ 200" in text
     assert "get to look 1 1.5 s 80 ms ⚠ 502, provider_unavailable" in text
     assert "delete" not in text
+    found = (await (await client.get("/api/clips/one/calls")).json())["calls"]
+    assert [(call["attempt"], call["http_status"], call["problem"]) for call in found] == [
+        (2, 200, None),
+        (1, 502, "provider_unavailable"),
+    ]
+    await place.clip("two")
+    assert (await (await client.get("/api/clips/two/calls")).json()) == {"calls": []}
+    assert (await client.get("/api/clips/nope/calls")).status == 404
 
 
 async def test_a_reader_sees_everything_and_no_button(place):
