@@ -119,6 +119,21 @@ async def test_many_who_ask_at_once_share_one_look(client, place):
     assert len(looks) == 1
 
 
+@pytest.mark.parametrize(("took_seconds", "looks"), [(0.01, 2), (0.5, 1)])
+async def test_a_look_that_takes_long_is_taken_more_seldom(client, place, took_seconds, looks):
+    board, taken = client.app[BOARD], []
+
+    async def slow(*arguments):
+        taken.append(1)
+
+    board._read = slow
+    await board.picture(place.services, client.app[EXPECTATIONS])
+    board._took_seconds = took_seconds
+    board._tried_at -= 3
+    await board.picture(place.services, client.app[EXPECTATIONS])
+    assert len(taken) == looks
+
+
 async def test_an_old_picture_is_told_as_one_and_none_is_no_empty_one(client, place):
     await place.clip("one")
     assert counts_of(await board_of(client)) == {("stream", "uploading"): 1}
