@@ -139,6 +139,7 @@ function renew(row, fresh) {
 
 function hold(newcomers, there) {
   held = there;
+  if (newcomersButton.hidden) announce("Other clips have come");
   newcomersButton.hidden = false;
   newcomersButton.textContent = newcomers.length === 1 ? "Show 1 other clip" : `Show ${newcomers.length} other clips`;
 }
