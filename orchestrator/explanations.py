@@ -88,6 +88,7 @@ WAITS = (
     _Wait(_at("queued"), "provider", "a free encoder at the provider"),
     _Wait(_at("processing", "stream_ready"), "provider", "the end of the encoding at the provider"),
     _Wait(_at("waitformp4", "mp4_processing"), "provider", "the MP4 that the provider makes"),
+    _Wait(_at("mp4downloading", "r2_uploading"), "program", "the end of the transfer into the bucket"),
     _Wait(lambda _: True, "program", "the end of this program's own work on it"),
 )
 

@@ -12,9 +12,9 @@ _BAR = """<div class="two-parts" data-two-parts data-floor="$floor">
 <svg viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true"><rect class="rest" width="100" height="4" />
 <rect class="floor" width="$floor" height="4" /><rect class="live" x="$floor" width="$live" height="4" /></svg>
 </div>"""
-_LEGEND = """<p class="dim legend"><span class="key floor" aria-hidden="true"></span>
-<span>$floor % certain by its status</span> <span class="key live" aria-hidden="true"></span>
-<span><span data-live-percent>$live</span> % more, seen while it works</span></p>"""
+_LEGEND = """<p class="dim legend"><span><span class="key floor" aria-hidden="true"></span>
+$floor % certain by its status</span> <span><span class="key live" aria-hidden="true"></span>
+<span data-live-percent>$live</span> % more, seen while it works</span></p>"""
 
 
 def floor_of(clip: Clip) -> float:

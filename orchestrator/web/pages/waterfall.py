@@ -33,7 +33,7 @@ _DRAWN_USUAL = """<rect class="usual" x="$start" y="7" width="$median" height="2
 <rect class="slow" x="$after" y="7" width="$rest" height="2" />"""
 _SLOW = ' <span class="slower">slower than usual</span>'
 _ATTEMPT = ' <span class="dim">attempt $attempt</span>'
-_NOTE_USUAL = "Below each bar: half of the clips completed of late took the stronger part at most, nine of ten all of it."
+_NOTE_USUAL = "Below each bar: half of the clips completed took the stronger part at most, nine of ten all of it."
 _NOTE_FEW = f"What is usual is told once {SAMPLES_MIN} clips were completed."
 
 
