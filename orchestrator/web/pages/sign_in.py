@@ -27,6 +27,11 @@ $fault
 You stay signed in for twelve hours.</p>
 <button class="primary">Sign in</button>
 </form>"""
+# Who follows a link from elsewhere may well be signed in: the cookie does not come along with other sites' links. Asked
+# for once more from a page of ours, the address brings the cookie, or leads here again and to the form.
+_ONWARD = """<section class="card narrow"><h1>One moment</h1>
+<p><a class="button primary" href="$following">Go on</a></p></section>"""
+_AT_ONCE = '<meta http-equiv="refresh" content="0;url=$following">'
 _FAULT = '<p class="note failed" role="alert">That is none of our tokens.</p>'
 
 
@@ -34,7 +39,10 @@ async def show_form(request: web.Request) -> web.Response:
     """The form; where no tokens are set there is nothing to sign in to."""
     if not services_of(request).settings.api_tokens:
         return _to("/")
-    return page(request, "Sign in", _form(own_path(request.query.get("next")), EMPTY))
+    following = own_path(request.query.get("next"))
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        return page(request, "Sign in", fill(_ONWARD, following=following), head=fill(_AT_ONCE, following=following))
+    return page(request, "Sign in", _form(following, EMPTY))
 
 
 async def take_token(request: web.Request) -> web.Response:

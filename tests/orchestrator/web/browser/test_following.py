@@ -246,3 +246,16 @@ async def test_a_person_signs_in_deletes_a_clip_and_signs_out(place, tab, addres
     assert [signal["insists"] for signal in await place.signals("one")] == [True]
     await tab.press("Sign out")
     await tab.until("location.pathname === '/sign-in'")
+
+
+async def test_a_link_from_another_site_finds_those_who_are_signed_in_so(place, tab, address):
+    client = await place.start(api_tokens=TOKEN)
+    await place.clip("one", uid="u1", title="A day")
+    own, other = address(client, "/clips/one"), f"http://localhost:{client.port}/api/docs"
+    for is_signed_in in (False, True):
+        await tab.go(other)
+        await tab.run(f"location.assign('{own}')")
+        if not is_signed_in:
+            await tab.do(tab.page.get_by_label("Token").fill(TOKEN))
+            await tab.press("Sign in")
+        await tab.until("location.pathname === '/clips/one' && document.querySelector('h1').textContent === 'A day'")
