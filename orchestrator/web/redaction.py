@@ -16,7 +16,8 @@ _REASON_MAX_CHARACTERS = 500
 
 # A word is looked at once, whatever its length: anything that tries again at each letter takes seconds for some texts.
 _WORD = re.compile(r"\S+")
-_HOST = re.compile(r"[^/?#\\]*")
+_AUTHORITY = re.compile(r"[^/?#\\]*")
+_HOST = re.compile(r"(?:[\w.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _SCHEME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-")
 _SECRET_NAME = re.compile(r"secret|token|passw|authori[sz]ation|signature|credential|uploadurl|api.?key", re.IGNORECASE)
 _LEFT_OUT = "(left out)"
@@ -80,9 +81,10 @@ def _host_alone(word: str) -> str:
     start = len(before)
     while start and before[start - 1] in _SCHEME_LETTERS:
         start -= 1
-    found = _HOST.match(after)
+    found = _AUTHORITY.match(after)
     host = (found.group() if found else "").rpartition("@")[2]
-    return f"{before[start:]}://{host}/…"
+    # What is no host may be a part of a password.
+    return f"{before[start:]}://{host}/…" if _HOST.fullmatch(host) else f"{before[start:]}://…"
 
 
 def _played_from(address: str) -> str:

@@ -16,7 +16,7 @@ from orchestrator.drivers.signatures import HEADER, sign
 from orchestrator.storage import deliveries as storage
 from orchestrator.web import delivery_log
 from orchestrator.web.delivery_log import DELIVERY_LOG
-from orchestrator.web.redaction import KEPT_MAX_BYTES, body_to_keep
+from orchestrator.web.redaction import KEPT_MAX_BYTES, body_to_keep, without_addresses
 from orchestrator.web.views import timestamp
 
 PATH = "/webhooks/cloudflare"
@@ -202,6 +202,24 @@ def test_no_address_with_its_path_and_no_secret_is_kept():
     assert document["meta"]["downloaded-from"] == "https://example.org/…"
     assert document["requireSignedURLs"] is True
     assert document["status"]["errorReasonText"] == "could not fetch https://example.org/…"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept_of_it"),
+    [
+        ("no address here: a//b", "no address here: a//b"),
+        ("see (https://example.org/canary).", "see https://example.org/…"),
+        ("https://user:canary@example.org:8443/x", "https://example.org:8443/…"),
+        ("https://user:can/ary@example.org/x", "https://…"),
+        ("https://[2001:db8::1]:80/canary", "https://[2001:db8::1]:80/…"),
+        ("s3://bucket/canary https://a.example/canary", "s3://bucket/… https://a.example/…"),
+        ("https:///canary", "https://…"),
+        ("https://example.org\\\\canary", "https://example.org/…"),
+        ("://", "://…"),
+    ],
+)
+def test_an_address_is_cut_to_its_host_wherever_it_stands(said, kept_of_it):
+    assert without_addresses(said) == kept_of_it
 
 
 @pytest.mark.parametrize("filling", ["x" * 40_000, "\u202e" * 4000, "\\" * 8000])
