@@ -140,6 +140,14 @@ async def test_the_choice_needs_no_scripts(gallery: Gallery, browser: Browser) -
     assert tab.page.url == gallery.pages["upload"]
 
 
+async def test_nothing_turns_for_those_who_want_it_still(gallery: Gallery, browser: Browser) -> None:
+    for wish, moves in (("no-preference", True), ("reduce", False)):
+        tab = await browser.tab(reduced_motion=wish)
+        for name in ("clip-running", "board"):
+            await gallery.visit(tab, name)
+            assert await tab.run("document.getAnimations().length > 0") is moves, (wish, name)
+
+
 async def test_every_page_is_one_to_move_in_by_key_and_by_ear_and_complains_of_nothing(
     gallery: Gallery, tab: Tab
 ) -> None:
