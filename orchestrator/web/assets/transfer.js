@@ -97,11 +97,12 @@ export class Transfer {
   }
 
   #giveUp() {
-    const clip = this.clip ?? recall(this.file);
-    forget(keyOf(this.file));
     this.#become("cancelled");
+    // What was begun elsewhere, or not at all, is not this one's to end.
+    if (!this.clip) return;
+    forget(keyOf(this.file));
     // So that nobody waits for its bytes. When this fails there is nothing to mend: it ends with its upload address.
-    if (clip) fetch(`/api/clips/${encodeURIComponent(clip.id)}`, { method: "DELETE", keepalive: true }).catch(() => {});
+    fetch(`/api/clips/${encodeURIComponent(this.clip.id)}`, { method: "DELETE", keepalive: true }).catch(() => {});
   }
 
   #letGo() {

@@ -206,6 +206,31 @@ async def test_it_pauses_goes_on_and_is_given_up(client, place, host, tab, addre
     assert await tab.run("Object.keys(localStorage).length") == 0
 
 
+async def test_two_windows_do_not_send_the_same_file(client, place, host, browser, address, video):
+    path = video(1000)
+    host.fail_lengths = {1000}
+    first, second = await browser.tabs(2)
+    await first.go(address(client, "/upload"))
+    await first.choose_file("input[type=file]", path)
+    await first.press("Upload")
+    await first.until(state("retrying"))
+    await second.go(address(client, "/upload"))
+    assert await second.run("document.querySelector('[data-unfinished]').hidden"), (
+        "it is on its way, nobody need resume it"
+    )
+    await second.choose_file("input[type=file]", path)
+    await second.press("Upload")
+    await second.see("another window of this browser is sending this file")
+    # Giving it up here is no word on what is sent there.
+    await second.press("Cancel")
+    await second.until(state("cancelled"))
+    host.fail_lengths = set()
+    await first.until(ON_ITS_PAGE)
+    assert host.whole() == path.read_bytes()
+    (clip_id,) = [row["id"] for row in await place.owner.fetch("SELECT id FROM clips")]
+    assert await place.signals(clip_id) == []
+
+
 async def test_several_files_go_at_once_and_each_leads_to_its_clip(client, place, host, tab, address, video):
     paths = [video(MIB + number, f"clip {number}.mp4") for number in range(5)]
     await tab.go(address(client, "/upload"))
