@@ -21,8 +21,8 @@ KEPT_PER_CLIP = 20
 # Half a gigabyte at the usual two kilobytes, however many clips there are.
 KEPT_IN_ALL = 200_000
 KEPT_DAYS = 30
-# Of one sweep: more than can come between two of them, and gone in a moment.
-_SWEPT = 10_000
+# Of one sweep: more than a flood brings between two of them, and gone in a moment.
+_SWEPT = 2_000
 
 # keep_deliveries: of videos that are ours, in one order so that two processes never wait for each other;
 # one row however often a body came with the same verdict on its signature
@@ -47,14 +47,15 @@ DELETE FROM webhook_deliveries WHERE id IN (
                       FROM webhook_deliveries WHERE clip_id = ANY ($1::text[])) AS ranked
      WHERE place > {KEPT_PER_CLIP})
 """
-# forget_deliveries: what is too old, or more than is kept in all
+# forget_deliveries: what is too old, or more than is kept in all. An array, so that the rows are found by their ids
+# whatever the planner thinks of their number, and now(), which an index can be asked for.
 _FORGET = f"""
-DELETE FROM webhook_deliveries WHERE id IN (
-    (SELECT id FROM webhook_deliveries WHERE last_at < clock_timestamp() - interval '{KEPT_DAYS} days'
+DELETE FROM webhook_deliveries WHERE id = ANY (ARRAY(
+    (SELECT id FROM webhook_deliveries WHERE last_at < now() - interval '{KEPT_DAYS} days'
       ORDER BY last_at LIMIT {_SWEPT})
-    UNION
+    UNION ALL
     (SELECT id FROM webhook_deliveries
-      WHERE id <= (SELECT max(id) FROM webhook_deliveries) - {KEPT_IN_ALL} ORDER BY id LIMIT {_SWEPT}))
+      WHERE id <= (SELECT max(id) FROM webhook_deliveries) - {KEPT_IN_ALL} ORDER BY id LIMIT {_SWEPT})))
 """
 # count_refusals: in the order of the reasons, so that two processes never wait for each other
 _COUNT = """
@@ -65,7 +66,7 @@ SELECT date_trunc('hour', last_at, 'UTC'), reason, times, last_at
     ON CONFLICT (hour, reason) DO UPDATE SET times = r.times + excluded.times,
        last_at = greatest(r.last_at, excluded.last_at)
 """
-_FORGET_REFUSALS = f"DELETE FROM webhook_refusals WHERE hour < clock_timestamp() - interval '{KEPT_DAYS} days'"
+_FORGET_REFUSALS = f"DELETE FROM webhook_refusals WHERE hour < now() - interval '{KEPT_DAYS} days'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,6 @@ async def read_refusals(connection: asyncpg.Connection) -> list[Refusal]:
     """What was refused within the last day, the most frequent reason first."""
     rows = await connection.fetch(
         "SELECT reason, sum(times)::bigint AS times, max(last_at) AS last_at FROM webhook_refusals"
-        " WHERE hour > clock_timestamp() - interval '24 hours' GROUP BY reason ORDER BY 2 DESC, 1"
+        " WHERE hour > now() - interval '24 hours' GROUP BY reason ORDER BY 2 DESC, 1"
     )
     return [Refusal(**row) for row in rows]

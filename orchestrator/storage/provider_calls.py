@@ -14,7 +14,8 @@ import asyncpg
 SHOWN = 50
 # Some megabytes; a busy account makes as many in two hours.
 KEPT = 20_000
-_SWEPT = 10_000
+# Of one sweep, which comes with each writing of a thousand at most.
+_SWEPT = 2_000
 
 _KEEP = """
 INSERT INTO provider_calls (cloudflare_uid, at, operation, call_class, try, waited_ms, took_ms, http_status, problem)
@@ -23,10 +24,11 @@ SELECT cloudflare_uid, at, operation, call_class, try, waited_ms, took_ms, http_
        cloudflare_uid text, at timestamptz, operation text, call_class text, try integer, waited_ms integer,
        took_ms integer, http_status integer, problem text)
 """
-# forget_calls: all but the newest, by the order in which they were written
+# forget_calls: all but the newest, by the order in which they were written. An array, so that the rows are found by
+# their ids whatever the planner thinks of their number.
 _FORGET = f"""
-DELETE FROM provider_calls WHERE id IN (
-    SELECT id FROM provider_calls WHERE id <= (SELECT max(id) FROM provider_calls) - {KEPT} ORDER BY id LIMIT {_SWEPT})
+DELETE FROM provider_calls WHERE id = ANY (ARRAY(
+    SELECT id FROM provider_calls WHERE id <= (SELECT max(id) FROM provider_calls) - {KEPT} ORDER BY id LIMIT {_SWEPT}))
 """
 
 
