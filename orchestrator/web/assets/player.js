@@ -56,6 +56,8 @@ function when(video, fails) {
 
 /** Make the best of the player that stands in the page now; again after it was rendered anew. */
 export function showPlayer() {
+  // What was taken out of the page loads nothing more.
+  if (stream && !stream.media?.isConnected) stop();
   const video = document.querySelector("video[data-hls]:not([data-seen]), video[data-file]:not([data-seen])");
   if (!video) return;
   stop();
