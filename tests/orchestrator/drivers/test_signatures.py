@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.drivers.signatures import BadSignature, sign, verify
+from orchestrator.drivers.signatures import BadSignature, sign, verify, was_signed
 
 SECRET = "85011ed3a913c6ad5f9cf6c5573cc0a7"
 BODY = b'{"uid":"6b9e68b07dfee8cc2d116e4c51d6a957","readyToStream":true}'
@@ -171,3 +171,16 @@ def test_another_secret_does_not_fit(body: bytes, secret: str, other: str) -> No
 def test_no_header_gets_through_by_chance_or_breaks_anything(headers: list[str], now: float) -> None:
     with pytest.raises(BadSignature):
         verify(BODY, headers, [SECRET], now)
+
+
+@pytest.mark.parametrize("age_seconds", [0, 301, 10**8, -(10**8)])
+def test_what_was_really_signed_is_told_from_a_forgery_however_old_it_is(age_seconds: int) -> None:
+    now = 1_800_000_000
+    header = sign(b"body", "the-secret-of-the-account", now - age_seconds)
+    secrets = ["another-secret-in-force", "the-secret-of-the-account"]
+    assert was_signed(b"body", [header], secrets)
+    assert not was_signed(b"other", [header], secrets)
+    assert not was_signed(b"body", [header], ["another-secret-in-force"])
+    assert not was_signed(b"body", [header, header], secrets)
+    assert not was_signed(b"body", [header], ["", ""])
+    assert not was_signed(b"body", [], secrets)
