@@ -87,17 +87,18 @@ async def read_listing(
     place, newer = (after, True) if after is not None else (before, False)
     arguments = _Arguments()
     statement = _statement(wanted, place, newer, limit + 1, arguments, yardsticks or {})
-    rows = await connection.fetch(statement, *arguments.values)
-    clips = [clip_from_row(row) for row in rows[:limit]]
+    clips = [clip_from_row(row) for row in await connection.fetch(statement, *arguments.values)]
     if newer:
-        # The page below is where one came from.
-        return Listing(tuple(reversed(clips)), place_of(clips[0]) if clips else None)
-    if len(rows) > limit:
-        return Listing(tuple(clips), place_of(clips[-1]))
-    edge = await _edge(connection, wanted, place)
-    if edge is not None and wanted.view is not None:
-        # Another of its walks may have gone further: the next page finds that again.
+        # The page below is where one came from. Where a walk upwards ends early, the page is the newest one instead.
+        clips = clips[:limit][::-1]
+        return Listing(tuple(clips), place_of(clips[-1]) if clips else None)
+    has_walked_apart = len(_walks(wanted)) > 1
+    edge = await _edge(connection, wanted, place) if has_walked_apart or len(clips) <= limit else None
+    if edge is not None and has_walked_apart:
+        # One walk ended where the other went on: what lies behind is left to the next page, which finds all of it.
         clips = [clip for clip in clips if (clip.created_at, clip.id) >= (edge.created_at, edge.id)]
+    if len(clips) > limit:
+        return Listing(tuple(clips[:limit]), place_of(clips[limit - 1]))
     return Listing(tuple(clips), edge, edge.created_at if edge else None)
 
 

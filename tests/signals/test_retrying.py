@@ -58,6 +58,7 @@ async def test_clips_that_moved_or_are_asked_for_already_are_left_out(service, o
 async def test_two_that_ask_at_once_ask_once(service, owner, database) -> None:
     retries = [await put(owner, f"c{n:02}") for n in range(20)]
     other = await asyncpg.connect(database, server_settings={"role": "orchestrator_api"})
+    await other.execute("SET lock_timeout = '2s'")
     async with service.transaction():
         assert len(await signal_retries(service, retries[10:], "test")) == 10
         assert len(await signal_retries(other, retries[::-1], "test")) == 10  # and waits for nobody

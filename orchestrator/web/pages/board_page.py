@@ -218,8 +218,7 @@ def _pages(query: ListQuery, listing: Listing | None) -> Markup:
         if listing.clips:
             href = _address(query, newer=place_of(listing.clips[0]))
             newer = fill('<a class="button" href="$href" rel="prev">Newer clips</a>', href=href)
-    following = place_of(listing.clips[-1]) if query.after is not None and listing.clips else listing.more
-    if following is not None:
-        href = _address(query, cursor=following)
+    if listing.more is not None:
+        href = _address(query, cursor=listing.more)
         older = fill('<a class="button" href="$href" rel="next">Older clips</a>', href=href)
     return fill(_PAGES, newest=newest, newer=newer, older=older) if newest or older else EMPTY

@@ -38,7 +38,8 @@ async def fill(database: str) -> None:
     for n in range(40):
         status = STATUSES[n % len(STATUSES)]
         look_at = None if status in ("complete", "error") else START
-        details = json.dumps({"error_code": f"code{n % 2}"})
+        refused = {"requested_status_error": "not-failed: …"} if status == "queued" else {}
+        details = json.dumps({"error_code": f"code{n % 2}"} | refused)
         pipeline = "cut" if n % 3 == 0 else "stream"
         created_at = START + timedelta(minutes=n)
         rows.append((f"c{n:02}", pipeline, f"uid{n:02}", f"Title {n}", status, details, created_at, look_at))
@@ -93,12 +94,12 @@ FILTERS: list[dict[str, Any]] = [
     {"statuses": ("error",), "pipeline": "stream"},
     {"error_code": "code1"},
     {"view": ("processing", "queued")},
-    {"view": ("error",)},
+    {"view": ("error", "queued")},
 ]
 
 
 def filter_of(filters: dict[str, Any]) -> Filter:
-    views = {("processing", "queued"): VIEWS["stuck"], ("error",): VIEWS["attention"]}
+    views = {("processing", "queued"): VIEWS["stuck"], ("error", "queued"): VIEWS["attention"]}
     return Filter(**{**filters, **({"view": views[filters["view"]]} if "view" in filters else {})})
 
 
