@@ -166,7 +166,9 @@ async def test_every_page_is_one_to_move_in_by_key_and_by_ear_and_complains_of_n
 
 
 @pytest.mark.picture
-async def test_the_pages_are_pictured(gallery: Gallery, browser: Browser, tmp_path: Path) -> None:
+async def test_the_pages_are_pictured(gallery: Gallery, place: Any, browser: Browser, tmp_path: Path) -> None:
+    changed = "UPDATE clips SET title = $1, error_message = $2 WHERE id = 'long'"
+    await place.owner.execute(changed, "Wind turbines from the air", "The upload address has expired")
     _PICTURES.mkdir(exist_ok=True)
     tab = await browser.tab(reduced_motion="reduce")
     film = await asyncio.to_thread(_film, tmp_path / "harbour.mp4")
