@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from wire.axe import axe
 from wire.browser import Tab
 
 from orchestrator.web.events import FEED
@@ -133,3 +134,22 @@ async def test_without_scripts_everything_is_there_and_goes_by_forms(client, pla
     await tab.press("Try all of these again…", role="link")
     await tab.press("Try 1 clip again")
     assert "a new attempt was asked for 1 clip" in await tab.do(tab.page.inner_text("main"))
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+async def test_axe_finds_nothing_on_the_boards_other_faces_and_they_fit_320_pixels(client, place, tab, address, dark):
+    await place.clip("failed", uid="u" * 32, title="A_very_long_title_without_any_space_" * 5, error_code="no_space")
+    await place.move("failed", "error", error_message="An_error_without_any_space_" * 10, look_at=None)
+    await place.clip("late", uid="u2", title="مقابلة مع مدير الميناء")
+    await place.owner.execute("UPDATE clips SET look_at = now() - interval '5 min' WHERE id = 'late'")
+    for number in range(6):
+        await place.clip(f"done{number}")
+        for status in ("queued", "processing", "stream_ready", "complete"):
+            await place.move(f"done{number}", status, look_at=None if status == "complete" else place.clock())
+    await place.owner.execute("UPDATE clips SET completed_at = clock_timestamp() WHERE status = 'complete'")
+    await tab.resize(320, dark=dark)
+    for path in ("/", "/?view=attention", "/?view=stuck&limit=1", "/?status=error&error_code=no_space", "/retry"):
+        await tab.go(address(client, path))
+        await tab.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+        assert await tab.run("document.documentElement.scrollWidth") <= 320, path
+        assert await axe(tab, contrast_only=dark) == [], path
