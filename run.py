@@ -30,7 +30,13 @@ STAMP = os.path.join(VENV, "installed.json")
 LOCKS = {"dev": "requirements/local.txt", "test": "requirements/dev.txt", "lanes": "requirements/dev.txt"}
 DOWNLOADED_MB = {"dev": 150, "test": 270, "lanes": 270}
 # What the installation follows from; a change in one of them installs again.
-SOURCES = ("pyproject.toml", "requirements/local.txt", "requirements/dev.txt")
+SOURCES = (
+    "pyproject.toml",
+    "requirements/local.txt",
+    "requirements/dev.txt",
+    "hatch_build.py",
+    "orchestrator/web/bundles/package-lock.json",
+)
 
 CHECKS = (
     # First: the tests meet the pages with everything that a release carries.

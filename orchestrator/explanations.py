@@ -103,7 +103,8 @@ def explanation_of(clip: Clip, now: datetime, leadership: Leadership | None = No
         unblocked_by=wait.unblocked_by,
         since=clip.status_since,
         next_look_at=None if case.is_ended and not case.removes_video else clip.look_at,
-        gives_up_at=case.gives_up_at if case.is_known and not case.is_ended else None,
+        # Nobody gives up what nobody looks at.
+        gives_up_at=case.gives_up_at if case.is_known and not case.is_ended and clip.look_at is not None else None,
         retry_at=retry_moment(clip),
         monitor_leads=None if leadership is None else leadership.leads,
         at=now,

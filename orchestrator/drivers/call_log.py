@@ -25,8 +25,8 @@ GATHER_SECONDS = 1.0
 HELD_MAX = 1000
 # Writing takes milliseconds; whoever works with the database has the first claim on its connections.
 _WRITE_SECONDS = 2.0
-# Of the ten seconds in which a stop must end.
-_LAST_WRITE_SECONDS = 1.0
+# Of the ten seconds in which a stop must end; giving a dead connection back takes another second.
+_LAST_WRITE_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)

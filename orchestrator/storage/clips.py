@@ -98,6 +98,13 @@ async def read_newest_events(connection: asyncpg.Connection, clip_id: str, limit
     return [_event_from_row(row) for row in reversed(rows)]
 
 
+async def read_newest_moves(connection: asyncpg.Connection, clip_id: str, limit: int) -> list[Event]:
+    """The moves at the end of a clip's history, its creation among them, oldest first: whatever else stands between."""
+    where = f"{_EVENTS} AND kind IN ('created', 'moved')"
+    rows = await connection.fetch(f"{where} ORDER BY id DESC LIMIT $2", clip_id, limit)
+    return [_event_from_row(row) for row in reversed(rows)]
+
+
 _EVENTS = (
     "SELECT id, at, kind, attempt, from_status, to_status, progress::float8 AS progress, source, details"
     " FROM clip_events WHERE clip_id = $1"

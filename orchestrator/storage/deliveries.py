@@ -55,7 +55,8 @@ DELETE FROM webhook_deliveries WHERE id = ANY (ARRAY(
       ORDER BY last_at LIMIT {_SWEPT})
     UNION ALL
     (SELECT id FROM webhook_deliveries
-      WHERE id <= (SELECT max(id) FROM webhook_deliveries) - {KEPT_IN_ALL} ORDER BY id LIMIT {_SWEPT})))
+      WHERE id <= (SELECT id FROM webhook_deliveries ORDER BY id DESC OFFSET {KEPT_IN_ALL} LIMIT 1)
+      ORDER BY id LIMIT {_SWEPT})))
 """
 # count_refusals: in the order of the reasons, so that two processes never wait for each other
 _COUNT = """

@@ -176,7 +176,9 @@ def _fits(wanted: Filter, arguments: _Arguments) -> str:
     if wanted.pipeline is not None:
         parts.append(f"pipeline = {arguments.add(wanted.pipeline, 'text')}")
     if wanted.error_code is not None:
-        parts.append(f"processing_details ->> 'error_code' = {arguments.add(wanted.error_code, 'text')}")
+        parts.append(
+            f"left(processing_details ->> 'error_code', 100) = left({arguments.add(wanted.error_code, 'text')}, 100)"
+        )
     if wanted.search is not None:
         # strpos takes the text as it is: there is no pattern to escape.
         text = arguments.add(wanted.search, "text")

@@ -68,7 +68,9 @@ async def replay_delivery(request: web.Request) -> web.Response:
 
 
 async def replay(connection: asyncpg.Connection, clip: Clip, delivery_id: int | None, source: str) -> tuple[str, int]:
-    """Leave the signal of a kept notification again, the newest one's when *delivery_id* is None; what was asked for.
+    """Leave the signal of a kept notification again, what was asked for.
+
+    Without *delivery_id* it is the newest one's that came in time.
 
     The signature was checked when it came; like then, the monitor looks for itself before it believes a word.
 
@@ -76,7 +78,9 @@ async def replay(connection: asyncpg.Connection, clip: Clip, delivery_id: int | 
         Problem: it is not kept (any more), or asks for nothing.
     """
     if delivery_id is None:
-        found = next(iter(await read_deliveries(connection, clip.id)), None)
+        # A stranger can send an old one again, which then came last: that is for a person to choose.
+        kept = await read_deliveries(connection, clip.id)
+        found = next((each for each in kept if each.signature == "valid"), None)
     else:
         found = await read_delivery(connection, clip.id, delivery_id)
     if found is None:

@@ -34,8 +34,8 @@ HELD_MAX = 50
 _REASONS_MAX = 32
 # Writing takes milliseconds. A database that takes longer has other work to do.
 _WRITE_SECONDS = 5.0
-# Of the ten seconds in which a stop must end.
-_LAST_WRITE_SECONDS = 1.0
+# Of the ten seconds in which a stop must end; giving a dead connection back takes another second.
+_LAST_WRITE_SECONDS = 0.3
 _FORGET_SECONDS = 10.0
 # Bodies prepared before others get their turn again; one takes 30 µs.
 _BETWEEN_TURNS = 20
@@ -141,7 +141,7 @@ async def _rows_of(held: dict[tuple[str, bytes, Signature], _Held]) -> list[dict
                 "last_at": each.last_at.isoformat(),
                 "times": each.times,
                 "signature": signature,
-                "state": without_addresses(each.video.state_raw[:100]),
+                "state": without_addresses(each.video.state_raw[:100])[:100],
                 "outcome": each.outcome,
                 "size_bytes": len(each.raw),
                 "digest": digest.hex(),

@@ -121,7 +121,8 @@ def read_cursor(cursor: str, name: str = "cursor") -> Place:
         text = base64.b64decode(cursor.encode() + b"=" * (-len(cursor) % 4), b"-_", validate=True).decode()
         moment, _, clip_id = text.partition(" ")
         created_at = datetime.fromisoformat(moment)
-    except (binascii.Error, ValueError):
+        created_at.astimezone(UTC)  # at an end of the calendar another zone has no such day
+    except (binascii.Error, ValueError, OverflowError):
         created_at, clip_id = datetime.min, ""
     if not CLIP_ID.fullmatch(clip_id) or created_at.tzinfo is None:
         raise invalid(name, "is none of ours; use next_cursor as it came", cursor)

@@ -20,6 +20,11 @@ _AUTHORITY = re.compile(r"[^/?#\\]*")
 _HOST = re.compile(r"(?:[\w.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _SCHEME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-")
 _SECRET_NAME = re.compile(r"secret|token|passw|authori[sz]ation|signature|credential|uploadurl|api.?key", re.IGNORECASE)
+# Signatures and tokens of addresses in whatever disguise: without their scheme, or written as part of another address.
+_SIGNED = re.compile(
+    r"((?:x-(?:amz|goog)-[a-z-]{1,40}|sig(?:nature)?|token|key-pair-id|policy|credential)(?:=|%3d))[^&\s\"'<>]+",
+    re.IGNORECASE,
+)
 _LEFT_OUT = "(left out)"
 # Where the video is played from: these may be seen with their path, for the page links to them anyway.
 _PLAYED_FROM = frozenset({("thumbnail",), ("preview",), ("playback", "hls"), ("playback", "dash")})
@@ -70,8 +75,9 @@ def _is_secret(name: str, value: Any) -> bool:
 
 
 def without_addresses(text: str) -> str:
-    """*text* with each address in it cut to its host."""
-    return _WORD.sub(lambda found: _host_alone(found.group()), text) if "://" in text else text
+    """*text* with each address in it cut to its host, and without what signs one."""
+    cut = _WORD.sub(lambda found: _host_alone(found.group()), text) if "://" in text else text
+    return _SIGNED.sub(r"\1…", cut)
 
 
 def _host_alone(word: str) -> str:

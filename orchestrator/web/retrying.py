@@ -108,22 +108,34 @@ def refuse_another_count(count: Count, expected: int) -> None:
     found = len(count.retries)
     tolerance = max(_DIFFERS_MIN, expected * _DIFFERS_SHARE)
     is_explained = expected - found <= tolerance + count.not_retried.get("asked-already", 0)
-    if found - expected > tolerance or not is_explained:
+    # More are no reason: of them no more are asked for than were confirmed, and none that failed since the count.
+    if not is_explained:
         raise Problem("count-changed", f"{found} clips can be retried now, not {expected}; look again and confirm")
 
 
-async def ask_for(connection: asyncpg.Connection, retries: Sequence[Retry]) -> tuple[set[str], set[str]]:
-    """Ask for *retries*; the ids that were recorded, and those the database refused (their documents are full).
+async def ask_for(connection: asyncpg.Connection, retries: Sequence[Retry], most: int) -> tuple[set[str], set[str]]:
+    """Ask for *most* of *retries*; the ids that were recorded, and of those refused: their documents are full.
 
     What is in neither is held by somebody just now, or has moved: it is counted again the next time.
     """
     asked: set[str] = set()
     refused: set[str] = set()
-    for start in range(0, len(retries), _STATEMENT):
-        recorded, left_out = await _ask_halving(connection, retries[start : start + _STATEMENT])
+    start = 0
+    # Finding the ones at fault takes two statements each: they have a bound of their own.
+    while start < len(retries) and len(asked) < most and len(refused) < most:
+        batch = retries[start : start + min(_STATEMENT, most - len(asked))]
+        recorded, left_out = await _ask_halving(connection, batch)
         asked |= recorded
         refused |= left_out
+        start += len(batch)
     return asked, refused
+
+
+def remaining_of(count: Count, expected: int, asked: set[str], refused: set[str]) -> int:
+    """How many can still be asked for of those that were confirmed; the refused are met, and counted, again."""
+    left = len(count.retries) - len(asked)
+    is_stuck = bool(refused) and not asked
+    return 0 if is_stuck or left <= len(refused) else min(left, max(0, expected - len(asked)))
 
 
 async def _ask_halving(connection: asyncpg.Connection, retries: Sequence[Retry]) -> tuple[set[str], set[str]]:
@@ -158,8 +170,9 @@ async def retry_clips(request: web.Request) -> web.Response:
     async with making(request) as connection:
         count = await count_retries(connection, query, failed_before_of(wanted.failed_before))
         refuse_another_count(count, wanted.expected)
-        asked, refused = await ask_for(connection, count.retries[:BATCH])
-        answer = Answer(result_as_json(count, asked, refused), 202)
+        asked, refused = await ask_for(connection, count.retries, min(BATCH, wanted.expected))
+        remaining = remaining_of(count, wanted.expected, asked, refused)
+        answer = Answer(result_as_json(count, asked, refused, remaining), 202)
         await keep_answer(request, connection, answer)
     tell(request, len(asked))
     return answer.response()
@@ -169,11 +182,11 @@ def failed_before_of(text: str) -> datetime:
     """The moment a count was made, as the count itself told it."""
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
-        at = datetime.min
-    if at.tzinfo is None:
-        raise Problem("invalid", "failed_before: must be the time that the count told")
-    return at.astimezone(UTC)
+        if at.tzinfo is None:
+            raise ValueError(text)
+        return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Problem("invalid", "failed_before: must be the time that the count told") from None
 
 
 def tell(request: web.Request, asked: int) -> None:
@@ -195,9 +208,8 @@ def count_as_json(count: Count) -> dict[str, Any]:
     }
 
 
-def result_as_json(count: Count, asked: set[str], refused: set[str]) -> dict[str, Any]:
+def result_as_json(count: Count, asked: set[str], refused: set[str], remaining: int) -> dict[str, Any]:
     """What one call did, and what remains."""
-    remaining = max(0, len(count.retries) - len(asked) - len(refused))
     return {
         "asked": len(asked),
         "refused": len(refused),

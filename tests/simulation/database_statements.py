@@ -91,7 +91,7 @@ KNOWN: tuple[tuple[str, str, str, Handler], ...] = (
     ("write_artifacts", artifacts._WRITE, "1294f76e01b9", of_cut.write_artifacts),
     ("keep_deliveries", deliveries._KEEP, "c8d11bd47c32", of_notes.taken),
     ("trim_deliveries", deliveries._TRIM, "398871b246ad", of_notes.forgotten),
-    ("forget_deliveries", deliveries._FORGET, "940dae1c501f", of_notes.forgotten),
+    ("forget_deliveries", deliveries._FORGET, "84d760cf77a5", of_notes.forgotten),
     ("count_refusals", deliveries._COUNT, "2185b07f7e2b", of_notes.taken),
     ("forget_refusals", deliveries._FORGET_REFUSALS, "eb7188f084be", of_notes.forgotten),
     ("keep_calls", provider_calls._KEEP, "849607677bc6", of_notes.taken),

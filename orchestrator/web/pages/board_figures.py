@@ -42,7 +42,7 @@ $stages$reasons</div>"""
 _STAGES = '<section class="card wide"><h2>Usual time at each status</h2>$table</section>'
 _REASONS = """<section class="card"><h2>Why clips failed lately</h2><ul class="reasons">$items</ul>
 <p class="dim">Of the thousand failed clips that were made last.</p></section>"""
-_REASON = '<li><a href="$href"><code>$code</code></a> <b class="number">$number</b></li>'
+_REASON = '<li><a href="$href"><code><bdi>$code</bdi></code></a> <b class="number">$number</b></li>'
 
 
 def number(clips: int, at_least: bool = False) -> str:

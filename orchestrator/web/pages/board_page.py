@@ -57,9 +57,8 @@ _CLEAR = '<a class="button" href="/">Clear</a>'
 _VIEW_SAYS = """<div class="note"><p><strong>$title</strong>: each clip of which at least one of these is true.</p>
 <ul>$rules</ul></div>"""
 _RULE = "<li>$sentence</li>"
-_CODE_SAYS = (
-    '<p class="note">Only clips that failed with the code <code>$code</code>. <a href="$without">Any code</a></p>'
-)
+_CODE_SAYS = """<p class="note">Only clips that failed with the code <code><bdi>$code</bdi></code>.
+<a href="$without">Any code</a></p>"""
 _RETRY = '<p><a class="button" href="/retry?$query">Try all of these again…</a></p>'
 _STOPPED = '<p class="dim">Looked through the clips back to $at. <a href="$href">Look further back</a></p>'
 _EMPTY = """<div class="card notice">

@@ -34,6 +34,8 @@ def calls(clip: Clip, made: Sequence[MadeCall]) -> Markup:
 
 def _row(call: MadeCall) -> Markup:
     answer = "none" if call.http_status is None else str(call.http_status)
+    # One that was cancelled has neither an answer nor a problem.
+    is_good = call.problem is None and call.http_status is not None
     return fill(
         _ROW,
         at=parts.moment(call.at),
@@ -42,7 +44,7 @@ def _row(call: MadeCall) -> Markup:
         attempt=call.attempt,
         waited=_span(call.waited_ms),
         took=_span(call.took_ms),
-        answer=f"⚠ {answer}, {call.problem}" if call.problem else f"✓ {answer}",
+        answer=f"✓ {answer}" if is_good else f"⚠ {answer}, {call.problem or 'broken off'}",
     )
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from orchestrator.explaining import Leadership, read_leadership, retry_moment
 from orchestrator.pipelines import pipeline_for
 from orchestrator.storage.artifacts import Artifact, read_artifacts
-from orchestrator.storage.clips import Clip, Event, read_newest_events
+from orchestrator.storage.clips import Clip, Event, read_newest_events, read_newest_moves
 from orchestrator.storage.deliveries import Delivery, Refusal, read_deliveries, read_refusals
 from orchestrator.storage.provider_calls import MadeCall, read_calls
 from orchestrator.web.assets import ASSETS
@@ -27,7 +27,7 @@ from orchestrator.web.pages.notifications import notifications
 from orchestrator.web.pages.outputs import outputs
 from orchestrator.web.pages.player import player
 from orchestrator.web.pages.status_card import StatusView, banner, status_card
-from orchestrator.web.pages.waterfall import waterfall
+from orchestrator.web.pages.waterfall import STAYS_MAX, waterfall
 from orchestrator.web.problems import Problem, shorten
 from orchestrator.web.reading import known_clip
 from orchestrator.web.services import services_of
@@ -75,6 +75,7 @@ class _Seen:
 
     clip: Clip
     events: list[Event]
+    moves: list[Event]
     pending: list[PendingSignal]
     leadership: Leadership
     artifacts: list[Artifact]
@@ -105,6 +106,7 @@ async def _read(connection: asyncpg.Connection, clip_id: str) -> _Seen:
     return _Seen(
         clip=clip,
         events=await read_newest_events(connection, clip_id, _HISTORY_MAX),
+        moves=await read_newest_moves(connection, clip_id, STAYS_MAX),
         pending=await read_pending(connection, clip_id),
         leadership=await read_leadership(connection),
         artifacts=await read_artifacts(connection, clip_id),
@@ -150,7 +152,7 @@ def _main(request: web.Request, seen: _Seen) -> Markup:
         links=links(clip),
         actions=_actions(clip) if may_act else EMPTY,
         facts=_facts(clip),
-        waterfall=waterfall(clip, seen.events, expectations.usual, now),
+        waterfall=waterfall(clip, seen.moves, expectations.usual, now),
         history=history(seen.events, clip, is_cut=len(seen.events) == _HISTORY_MAX),
         traffic=_traffic(seen, may_act) if clip.cloudflare_uid else EMPTY,
         banner=EMPTY if _is_at_rest(seen) else banner(view),

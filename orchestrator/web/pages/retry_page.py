@@ -27,6 +27,7 @@ from orchestrator.web.retrying import (
     count_retries,
     failed_before_of,
     refuse_another_count,
+    remaining_of,
     tell,
 )
 from orchestrator.web.views import timestamp
@@ -71,10 +72,11 @@ async def take_retry(request: web.Request) -> web.Response:
     async with connection_of(request) as connection:
         count = await count_retries(connection, query, failed_before_of(form.get("failed_before", "")))
         refuse_another_count(count, expected)
-        recorded, refused = await ask_for(connection, count.retries[:BATCH])
+        recorded, refused = await ask_for(connection, count.retries, min(BATCH, expected))
     tell(request, len(recorded))
     asked = before + len(recorded)
-    left = tuple(each for each in count.retries if each.clip_id not in recorded | refused)
+    untried = [each for each in count.retries if each.clip_id not in recorded]
+    left = tuple(untried[: remaining_of(count, expected, recorded, refused)])
     done = fill(_REFUSED, number=_clips(len(refused))) if refused else EMPTY
     if not left:
         more = EMPTY if count.is_whole else fill(_MORE, href="/retry?" + urlencode(_filters(query)))

@@ -13,7 +13,7 @@ from orchestrator.web.pages.markup import EMPTY, Markup, fill, join, markup
 from orchestrator.web.views import is_terminal, message_of
 
 # What stands above a page of history; a clip has ten stays, and three attempts at most by itself.
-_STAYS_MAX = 40
+STAYS_MAX = 40
 # Nine of ten is no law: only what is clearly slower is called so, and never for a few seconds.
 _SLOW_TIMES, _SLOW_SECONDS = 1.5, 5.0
 # A usual time that is far longer than everything here would leave nothing to see of the rest.
@@ -39,7 +39,7 @@ _NOTE_FEW = f"What is usual is told once {SAMPLES_MIN} clips were completed."
 
 def waterfall(clip: Clip, events: Sequence[Event], usual: Mapping[tuple[str, str], Usual], now: datetime) -> Markup:
     """The table with its drawing; nothing for a clip without history."""
-    stages = [stage for stage in stages_of(events) if not is_terminal(stage.status)][-_STAYS_MAX:]
+    stages = [stage for stage in stages_of(events) if not is_terminal(stage.status)][-STAYS_MAX:]
     if not stages:
         return EMPTY
     known = {

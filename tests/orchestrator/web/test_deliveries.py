@@ -14,7 +14,9 @@ from aiohttp.test_utils import TestClient
 from orchestrator.drivers.cloudflare_models import parse_webhook_video
 from orchestrator.drivers.signatures import HEADER, sign
 from orchestrator.storage import deliveries as storage
+from orchestrator.storage.clips import read_clip
 from orchestrator.web import delivery_log
+from orchestrator.web.deliveries import replay
 from orchestrator.web.delivery_log import DELIVERY_LOG
 from orchestrator.web.redaction import KEPT_MAX_BYTES, body_to_keep, without_addresses
 from orchestrator.web.views import timestamp
@@ -216,10 +218,47 @@ def test_no_address_with_its_path_and_no_secret_is_kept():
         ("https:///canary", "https://…"),
         ("https://example.org\\\\canary", "https://example.org/…"),
         ("://", "://…"),
+        ("b.example/v?X-Amz-Signature=canary", "b.example/v?X-Amz-Signature=…"),
+        ("https%3A%2F%2Fb%2Fv%3FX-Amz-Signature%3Dcanary%26a", "https%3A%2F%2Fb%2Fv%3FX-Amz-Signature%3D…"),
+        ("https://h/ path?sig=canary&a=1", "https://h/… path?sig=…&a=1"),
     ],
 )
 def test_an_address_is_cut_to_its_host_wherever_it_stands(said, kept_of_it):
     assert without_addresses(said) == kept_of_it
+
+
+async def test_a_state_that_is_an_address_takes_no_others_notes_along(client, place):
+    """Cut to its host it may be longer than before."""
+    await place.clip("one", uid="u1")
+    await place.clip("two", uid="u2")
+    assert await notify(client, place, body_of(state="a://b " * 16)) == 200
+    assert await notify(client, place, body_of(uid="u2")) == 200
+    for clip_id in ("one", "two"):
+        assert len((await listed(client, clip_id))["deliveries"]) == 1
+
+
+async def test_without_a_number_the_newest_that_came_in_time_is_replayed(client, place):
+    """A stranger who recorded an old one can send it again at any time."""
+    await place.clip("one", uid="u1")
+    assert await notify(client, place, body_of(state="inprogress")) == 200
+    place.clock.move(seconds=1)
+    assert await notify(client, place, body_of(state="error"), seconds=86_400) == 401
+    assert [each["signature"] for each in (await listed(client))["deliveries"]] == ["stale", "valid"]
+    async with place.services.pool.acquire() as connection:
+        asked = await replay(connection, await read_clip(connection, "one"), None, "test")
+    assert asked[0] == "processing"
+
+
+async def test_all_clips_together_keep_no_more_rows_than_allowed_however_many_numbers_were_used(client, place):
+    """A repeat uses a number up, too."""
+    row = "('one', 'u1', now(), now(), 1, 'valid', 'ready', 'recorded', 1, sha256($1::text::bytea), '{}')"
+    await place.clip("one", uid="u1")
+    columns = "clip_id, cloudflare_uid, received_at, last_at, times, signature, state, outcome, size_bytes, body_sha256"
+    await place.owner.execute(f"INSERT INTO webhook_deliveries ({columns}, body) VALUES {row}", "first")
+    await place.owner.execute(f"SELECT setval('webhook_deliveries_id_seq', {10 * storage.KEPT_IN_ALL})")
+    await place.owner.execute(f"INSERT INTO webhook_deliveries ({columns}, body) VALUES {row}", "second")
+    await storage.forget_deliveries(place.owner)
+    assert await place.owner.fetchval("SELECT count(*) FROM webhook_deliveries") == 2
 
 
 @pytest.mark.parametrize("filling", ["x" * 40_000, "\u202e" * 4000, "\\" * 8000])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 
 import pytest
@@ -88,11 +89,45 @@ async def test_another_number_than_the_one_confirmed_is_refused_and_asks_for_not
     for number in range(8):
         await failed(place, f"c{number}")
     count = await preview(client)
-    for expected in (2, 14):
-        answer = await ask(client, {**count, "clips": expected})
-        assert (answer.status, (await answer.json())["code"]) == (409, "count-changed")
+    answer = await ask(client, {**count, "clips": 14})
+    assert (answer.status, (await answer.json())["code"]) == (409, "count-changed")
     assert await asked_for(place) == set()
-    assert (await ask(client, {**count, "clips": 5})).status == 202
+    assert (await ask(client, {**count, "clips": 9})).status == 202
+
+
+async def test_no_more_are_asked_for_than_were_confirmed(client, place):
+    """Older ones come into the window of a count as the newest are judged: they are counted, and confirmed, anew."""
+    for number in range(8):
+        await failed(place, f"c{number}")
+    count = await preview(client)
+    result = await (await ask(client, {**count, "clips": 2})).json()
+    assert (result["asked"], result["remaining"]) == (2, 0)
+    assert len(await asked_for(place)) == 2
+
+
+async def test_clips_with_a_full_document_block_no_other_and_the_end_is_told(client, place, monkeypatch):
+    monkeypatch.setattr(retrying, "BATCH", 3)
+    for number in range(9):
+        await failed(place, f"c{number}")
+    text = "jsonb_build_object('text', (SELECT string_agg(md5(n::text), '') FROM generate_series(1, 1800) AS n))"
+    await place.owner.execute("SET session_replication_role = replica")
+    await place.owner.execute(f"UPDATE clips SET processing_details = {text} WHERE id IN ('c8', 'c7')")
+    await place.owner.execute("SET session_replication_role = origin")
+    count = await preview(client)
+    expected, calls = count["clips"], 0
+    while expected:
+        result = await (await ask(client, {**count, "clips": expected})).json()
+        expected, calls = result["remaining"], calls + 1
+        assert calls < 9, "it goes round in a circle"
+    assert await asked_for(place) == {f"c{number}" for number in range(7)}
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_a_moment_at_an_end_of_the_calendar_is_refused_by_name(client, moment):
+    answer = await client.post("/api/clips/retry", json={"expected": 0, "failed_before": moment})
+    assert answer.status == 422
+    cursor = base64.urlsafe_b64encode(f"{moment} c1".encode()).decode().rstrip("=")
+    assert (await client.get("/api/clips", params={"cursor": cursor})).status == 422
 
 
 async def test_a_call_whose_answer_was_lost_may_be_sent_again(client, place):

@@ -330,3 +330,16 @@ async def test_every_field_has_a_label_and_every_picture_a_word(client, place):
         assert '<html lang="en">' in page
         assert page.count("<h1") == 1
         assert page.count("<main") == 1
+
+
+async def test_the_times_at_each_status_stand_however_long_the_history_has_grown(client, place):
+    """Failed tries and refused requests are lines of it, too, and there may be hundreds after the last move."""
+    await place.clip("one", uid="u1")
+    await place.move("one", "processing")
+    await place.owner.execute(
+        "INSERT INTO clip_events (clip_id, kind, attempt, to_status, source)"
+        " SELECT 'one', 'failed-try', 1, 'processing', 'monitor' FROM generate_series(1, 250)"
+    )
+    page = await (await client.get("/clips/one")).text()
+    assert 'class="waterfall"' in page
+    assert page.count('<th scope="row">') >= 2
