@@ -278,7 +278,7 @@ async def test_a_clip_that_always_fails_delays_no_other(
     await fill_documents(api, [f"{HEALTHY}{n:05}" for n in range(full)])
     await insert(owner, [f"l{n:05}" for n in range(held)])
     # Else the database ends the session after a while, as it should.
-    await hung.execute("SET idle_in_transaction_session_timeout = 0")
+    await hung.execute("SET idle_in_transaction_session_timeout = 0; SET transaction_timeout = 0")
     async with hung.transaction():
         await hung.execute("SELECT 1 FROM clips WHERE id LIKE 'l%' FOR UPDATE")
         await signal_to(api, [clip_id for clip_id, poison in poisons.items() if poison.place == "judging"])
