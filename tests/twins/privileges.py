@@ -25,6 +25,9 @@ MAY = {
         "idempotency_keys": "SELECT INSERT UPDATE DELETE",
         "uploads": "SELECT INSERT",
         "artifacts": "SELECT",
+        "webhook_deliveries": "SELECT INSERT UPDATE DELETE",
+        "webhook_refusals": "SELECT INSERT UPDATE DELETE",
+        "provider_calls": "SELECT INSERT DELETE",
     },
     "orchestrator_monitor": {
         "clips": "SELECT INSERT UPDATE",
@@ -37,6 +40,7 @@ MAY = {
         "transfer_parts": "SELECT INSERT UPDATE DELETE",
         "uploads": "SELECT DELETE",
         "artifacts": "SELECT INSERT UPDATE DELETE",
+        "provider_calls": "SELECT INSERT DELETE",
     },
 }
 #: What the API may update of a table that is not its own.
@@ -172,7 +176,8 @@ def _whole(role: str, table: str) -> list[str]:
 
 def _is_generated(table: str, column: str) -> bool:
     """Columns that the database fills itself: everybody's value is refused for that."""
-    return (table, column) in {("clip_events", "id"), ("clip_signals", "id")}
+    filled = ("clip_events", "clip_signals", "webhook_deliveries", "provider_calls")
+    return table in filled and column == "id"
 
 
 async def tables_of(connection: Any) -> dict[str, list[str]]:
