@@ -239,6 +239,7 @@ class _End(asyncio.Transport):
         self._ends_after_outbox = False
         self._is_reading = True
         self._is_writer_held = False
+        self._has_news = False
 
     # --- What the network does to it ---------------------------------------------------------------------
 
@@ -254,7 +255,19 @@ class _End(asyncio.Transport):
     def begin(self, protocol: Any) -> None:
         """Hand the connection to its protocol."""
         self._protocol = protocol
+        self._tell()
         protocol.connection_made(self)
+
+    def _tell(self) -> None:
+        """Keep further news of this end for the next turn of the loop, after what follows from the present one.
+
+        A real loop asks the kernel for news once in a turn. Here all that came during a pause would come at once.
+        """
+        self._has_news = True
+        self.in_context(self._have_told)
+
+    def _have_told(self) -> None:
+        self._has_news = False
 
     def reset_after(self, seconds: float) -> None:
         """Let this end find, after a while, that the connection is reset."""
@@ -366,8 +379,11 @@ class _End(asyncio.Transport):
 
     def _arrive(self) -> None:
         """A step of the peer: everything that was sent by now is there."""
-        self._is_travelling = False
         peer = self.peer
+        if peer._has_news and not peer.is_lost:
+            peer.in_context(self._arrive)
+            return
+        self._is_travelling = False
         if peer.is_lost:
             if self._outbox and not self.is_lost:
                 self.reset_after(self._network.latency())
@@ -379,6 +395,7 @@ class _End(asyncio.Transport):
         if self._is_writer_held:
             self.in_context(self._let_write)
         if data:
+            peer._tell()
             peer._protocol.data_received(data)
         if self._ends_after_outbox and not self._outbox:
             peer._end_of_stream()
@@ -392,11 +409,17 @@ class _End(asyncio.Transport):
     def _end_of_stream(self) -> None:
         if self.is_lost or self._protocol is None:
             return
+        if self._has_news:
+            self.in_context(self._end_of_stream)
+            return
         if not self._protocol.eof_received():
             self.close()
 
     def _lose(self, problem: Exception | None) -> None:
         if self.is_lost:
+            return
+        if self._has_news:
+            self.in_context(self._lose, problem)
             return
         self.is_lost = self._is_closing = True
         self._network.lost(self)
