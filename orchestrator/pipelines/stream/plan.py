@@ -239,7 +239,10 @@ def _plan_mp4_lost(clip: Clip, now: datetime, again: datetime, details: Mapping[
 
     Each further request counts, so that a provider which takes them all and makes nothing is not asked for ever.
     """
-    asked_at = moment(clip.processing_details.get("mp4_asked_at")) or clip.status_since
+    asked_at = moment(clip.processing_details.get("mp4_asked_at"))
+    if asked_at is None or asked_at > now:
+        # By the clock of the process that asked, which may be a day ahead: that is no reason to wait for a day.
+        asked_at = clip.status_since
     if now - max(asked_at, clip.status_since) < MISSING_GRACE:
         return Plan(look_at=again, details=details)
     made = _makes(clip)

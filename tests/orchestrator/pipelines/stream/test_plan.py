@@ -226,6 +226,13 @@ CASES = [
         effects=(EnableMp4("c", 1, "u", 2),),
     ),
     Case(
+        "asked-for-by-a-clock-ahead",
+        clip("waitformp4", processing_details={"mp4_asked_at": (NOW + timedelta(days=1)).isoformat()}),
+        download("absent"),
+        look=WHILE_WORKING,
+        effects=(EnableMp4("c", 1, "u", 2),),
+    ),
+    Case(
         "lost-thrice",
         clip("waitformp4", processing_details={"mp4_makes": 3, "mp4_makes_in_attempt": 1}),
         download("absent"),
