@@ -33,7 +33,7 @@ REQUIRED: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "crashes": tuple((f"killed at a step @ {status}",) for status in STATUSES),
     "kills": (
         ("SIGKILL @ leader",), ("SIGKILL @ monitor",), ("SIGKILL @ serve",), ("SIGSTOP @ *",), ("SIGTERM @ *",),
-        # Which of ten statuses a clip is at when the leader is hit is chance; that both halves of the way are met is not.
+        # Which of ten statuses a clip is at when the leader is hit is chance; both halves of the way are met.
         tuple(f"SIG* of the leader @ {status}" for status in STATUSES[:4]),
         tuple(f"SIG* of the leader @ {status}" for status in STATUSES[4:]),
     ),
