@@ -48,6 +48,7 @@ async def gallery(place: Any, tmp_path: Path) -> Gallery:
 
 _PATHS = {
     "board": "/",
+    "retry": "/retry",
     "clip-waiting": "/clips/waiting",
     "clip-running": "/clips/running",
     "clip-playable": "/clips/playable",
@@ -61,7 +62,9 @@ _PATHS = {
     "api": "/api/docs",
 }
 # Those that the documentation shows.
-_PICTURED = ("board", "clip-running", "clip-complete", "clip-failed", "upload", "cut", "sign-in", "problem")
+_PICTURED = (
+    "board", "retry", "clip-running", "clip-complete", "clip-failed", "upload", "cut", "api", "sign-in", "problem",
+)  # fmt: skip
 
 
 async def _hang_clips(place: Any) -> None:
