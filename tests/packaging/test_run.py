@@ -31,7 +31,7 @@ def run() -> ModuleType:
 def checkout(run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of what an installation follows from, with an installation for the tests noted as done."""
     for name in run.SOURCES:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((_ROOT / name).read_bytes())
     monkeypatch.setattr(run, "ROOT", str(tmp_path))
     monkeypatch.setattr(run, "PYTHON", sys.executable)
