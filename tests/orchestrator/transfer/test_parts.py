@@ -11,6 +11,12 @@ from orchestrator.transfer.parts import MOST_PARTS, missing_parts, part_count, p
 MIB = 1024 * 1024
 FLOOR = 16 * MIB
 
+
+def test_parts_begin_at_multiples_of_their_size():
+    spans = [part_span(number, 100, 30) for number in range(1, part_count(100, 30) + 1)]
+    assert [(span.start, span.length_bytes) for span in spans] == [(0, 30), (30, 30), (60, 30), (90, 10)]
+
+
 sizes = st.integers(1, 5 * 1024**4)
 
 

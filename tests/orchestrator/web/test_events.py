@@ -110,7 +110,11 @@ async def test_a_resumed_stream_brings_what_happened_meanwhile(client, place):
     async with stream(client) as reader:
         for _ in range(2):
             await reader.event()
-    await place.move("two", "complete", look_at=None)
+    async with stream(client, "?clip=two") as watching:
+        await watching.event()
+        await place.move("two", "complete", look_at=None)
+        # Now it has been told, and a stream that begins hears of it from the past alone.
+        assert (await watching.event())["status"] == "complete"
     async with stream(client, last_id=reader.last_id) as again:
         seen = [await again.event() for _ in range(2)]
     assert {(event["clip_id"], event["status"]) for event in seen} == {("one", "uploading"), ("two", "complete")}
