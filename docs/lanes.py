@@ -23,8 +23,9 @@ python3 run.py lanes kills outages     # these alone
 
 Each prints its figures, and a failure prints the seed, the commit and the command that repeats it. What the processes
 of a lane wrote stays in `build/lanes` until the next run. Lanes that need root, a model checker, a connection pooler, a
-shifted clock or a packet filter say so where there is none. Continuous integration (`.ci/run`) runs the suite and every
-lane in its short form.
+shifted clock or a packet filter say so where there is none. Continuous integration (`.ci/run`) runs the suite and all
+lanes in their short form but two: `mutants`, whose tests draw their cases, and `sometimes`, which judges what was met
+by chance. The worlds of its `simulation` are the same at every landing; `SIMULATION_FIRST_SEED` names others.
 
 What a lane asks of the machine: *quiet* lanes measure how fast the program is, and nothing runs beside them. *Timed*
 ones run real processes and keep times with room to spare, one at a time; beside them run the *shared* ones, which only
