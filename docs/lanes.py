@@ -30,7 +30,8 @@ by chance. The worlds of its `simulation` are the same at every landing; `SIMULA
 What a lane asks of the machine: *quiet* lanes measure how fast the program is, and nothing runs beside them. *Timed*
 ones run real processes and keep times with room to spare, one at a time; beside them run the *shared* ones, which only
 compute, and give way. A quiet or timed lane that was late is run once more with the machine to itself, and the table
-says so. One that saw an invariant broken (`I1` to `I20`) has failed: no second run excuses that.
+says so. One that failed for anything else, or saw an invariant broken (`I1` to `I20`), has failed: no second run
+excuses that.
 
 Which promise rests on which lane: [promises.md](promises.md).
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
+from orchestrator.drivers.errors import NEEDS_A_PERSON
 from orchestrator.pipelines import PIPELINES
 from orchestrator.pipelines.limits import LATE, RETRY_WAITS, moment, retry_time
 from orchestrator.storage.clips import Clip
@@ -22,19 +23,6 @@ SLOW_FACTOR = 3.0
 SLOW_MIN_SECONDS = 120.0
 # From here on a person still has time to do something before the clip is failed.
 NEAR_SHARE = 0.8
-# What only a person mends: a token, a key, an address, a bucket, a quota. The engine waits for it as long as it may.
-FOR_A_PERSON = frozenset(
-    {
-        "provider_refused_token",
-        "provider_address_wrong",
-        "storage_quota",
-        "source_forbidden",
-        "store_refused",
-        "store_misused",
-        "store_rejected",
-        "bucket_missing",
-    }
-)
 # Requests that come late or twice are refused all the time, and rightly; these were wrong when they were made.
 MISTAKEN = frozenset({"unknown-status", "skipped-attempt", "not-failed", "retry-to-end"})
 
@@ -184,8 +172,8 @@ ATTENTION = (
         "person",
         Among.UNFINISHED,
         "it waits for something that only a person can mend: a token, a key, an address, a bucket or a quota",
-        lambda case: case.problem_code in FOR_A_PERSON,
-        f"({_HAS_PROBLEM} AND processing_details #>> '{{{{last_problem,code}}}}' IN {_one_of(FOR_A_PERSON)})",
+        lambda case: case.problem_code in NEEDS_A_PERSON,
+        f"({_HAS_PROBLEM} AND processing_details #>> '{{{{last_problem,code}}}}' IN {_one_of(NEEDS_A_PERSON)})",
     ),
     Rule(
         "refused",

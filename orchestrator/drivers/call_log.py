@@ -16,17 +16,15 @@ from datetime import datetime
 import asyncpg
 import structlog
 
+from orchestrator.storage.beside import written_beside
 from orchestrator.storage.provider_calls import keep_calls
 
 log = structlog.get_logger(__name__)
 
-GATHER_SECONDS = 1.0
 # The provider's limit is four calls a second in the long run and the whole budget, a thousand, at once.
 HELD_MAX = 1000
 # Writing takes milliseconds; whoever works with the database has the first claim on its connections.
 _WRITE_SECONDS = 2.0
-# Of the ten seconds in which a stop must end; giving a dead connection back takes another second.
-_LAST_WRITE_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +59,8 @@ class CallLog:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[CallLog]:
         """Notes are written until the block ends, the last ones then."""
-        task = asyncio.create_task(self._write_again_and_again(), name="call log")
-        try:
+        async with written_beside("call log", self._work, self.write, _WRITE_SECONDS):
             yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await self.write(_LAST_WRITE_SECONDS)
-
-    async def _write_again_and_again(self) -> None:
-        while True:
-            await self._work.wait()
-            await asyncio.sleep(GATHER_SECONDS)
-            self._work.clear()
-            await self.write()
 
     async def write(self, limit_seconds: float = _WRITE_SECONDS) -> None:
         """Write down what is noted; what cannot be written is lost, and said to be once until it works again."""

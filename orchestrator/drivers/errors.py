@@ -10,6 +10,20 @@ aiohttp or botocore travels further.
 
 from __future__ import annotations
 
+# Codes of what only a person mends: a token, a key, an address, a bucket, a quota. Nothing is failed for one of them.
+NEEDS_A_PERSON = frozenset(
+    {
+        "provider_refused_token",
+        "provider_address_wrong",
+        "storage_quota",
+        "source_forbidden",
+        "store_refused",
+        "store_misused",
+        "store_rejected",
+        "bucket_missing",
+    }
+)
+
 
 class DriverError(Exception):
     """What a driver raises; *code* is a stable word for the history, the text is for people.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from orchestrator.drivers.errors import DriverError, PermanentError
+from orchestrator.drivers.errors import NEEDS_A_PERSON, DriverError, PermanentError
 from orchestrator.monitor.moves import Entry, Move
 from orchestrator.monitor.problems import asked_wait, last_problem
 from orchestrator.pipelines.limits import TRIES, UNSEEN, Limits, retry_details, unseen_of
@@ -29,19 +29,6 @@ AWAY = frozenset({"call_budget", "provider_unavailable", "provider_rate_limit", 
 # Not the clip's fault either, and the provider is there: such failures wait, and the status's deadline ends them.
 # An unknown outcome is no such thing: each one may have made something, so they are counted.
 BLAMELESS = AWAY | {"provider_conflict", "provider_busy"}
-# Neither is a token, a key or an address that a person has to mend: no clip is failed for it, and none hammers.
-NEEDS_A_PERSON = frozenset(
-    {
-        "provider_refused_token",
-        "provider_address_wrong",
-        "storage_quota",
-        "source_forbidden",
-        "store_refused",
-        "store_misused",
-        "store_rejected",
-        "bucket_missing",
-    }
-)
 # What stops the clock. A refused source is one clip's, and a new attempt asks for its address afresh.
 STOPS_THE_CLOCK = AWAY | NEEDS_A_PERSON - {"source_forbidden"}
 

@@ -19,14 +19,13 @@ import structlog
 from aiohttp import web
 
 from orchestrator.drivers.cloudflare_models import Video
+from orchestrator.storage.beside import written_beside
 from orchestrator.storage.deliveries import Outcome, Signature, count_refusals, forget_deliveries, keep_deliveries
 from orchestrator.web.redaction import body_to_keep, without_addresses
 from orchestrator.web.refusals import Seldom
 
 log = structlog.get_logger(__name__)
 
-# One statement a second, whatever comes; a person who looks does not notice.
-GATHER_SECONDS = 1.0
 # More than a large account sends in a second, and few enough for a flood to cost next to nothing. With bodies of 64 KiB
 # it would be 3 MB for that second.
 HELD_MAX = 50
@@ -34,8 +33,6 @@ HELD_MAX = 50
 _REASONS_MAX = 32
 # Writing takes milliseconds. A database that takes longer has other work to do.
 _WRITE_SECONDS = 5.0
-# Of the ten seconds in which a stop must end; giving a dead connection back takes another second.
-_LAST_WRITE_SECONDS = 0.3
 _FORGET_SECONDS = 10.0
 # Bodies prepared before others get their turn again; one takes 30 µs.
 _BETWEEN_TURNS = 20
@@ -84,20 +81,8 @@ class DeliveryLog:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[DeliveryLog]:
         """Notes are written until the block ends, the last ones then."""
-        task = asyncio.create_task(self._write_again_and_again(), name="delivery log")
-        try:
+        async with written_beside("delivery log", self._work, self.write, _WRITE_SECONDS):
             yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await self.write(_LAST_WRITE_SECONDS)
-
-    async def _write_again_and_again(self) -> None:
-        while True:
-            await self._work.wait()
-            await asyncio.sleep(GATHER_SECONDS)
-            self._work.clear()
-            await self.write()
 
     async def write(self, limit_seconds: float = _WRITE_SECONDS) -> None:
         """Write down what is noted; what cannot be written is lost, and said to be."""

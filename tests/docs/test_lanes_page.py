@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from lanes.__main__ import tells_of_lateness_alone
 from lanes.registry import LANES
 
 ROOT = Path(__file__).parents[2]
@@ -34,3 +36,21 @@ def test_every_promise_names_proofs_that_exist() -> None:
         assert named, f"promise {number} rests on nothing"
         for proof in named:
             assert proof in known or (ROOT / proof).exists(), f"promise {number} rests on {proof}, which is not there"
+
+
+@pytest.mark.parametrize(
+    ("said", "is_excused"),
+    [
+        ("E   AssertionError: L6: after restarts work resumed only after 12.1 s", True),
+        ("E   TimeoutError", True),
+        (
+            "E   AssertionError: L6: after cuts work resumed after 45 s\nE     I7: the object is another",
+            False,
+        ),
+        ("E   assert 3 == 0", False),
+        ("the monitor says L6: late\nE   assert not [secret]", False),
+        ("", False),
+    ],
+)
+def test_a_second_run_excuses_lateness_and_nothing_else(said: str, is_excused: bool) -> None:
+    assert tells_of_lateness_alone(said.encode()) is is_excused

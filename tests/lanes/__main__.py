@@ -6,7 +6,8 @@
     python3 run.py lanes --list           what each lane proves
 
 A failed lane says how to repeat the failure. One that keeps times, and was late, is run once more with the machine to
-itself, and the table says so; one that saw an invariant broken has failed. What each lane has written stays in
+itself, and the table says so; one that failed for anything else, or saw an invariant broken, has failed. What each lane
+has written stays in
 build/lanes until the next run.
 """
 
@@ -33,8 +34,10 @@ ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "lanes"
 # How far those that only compute give way to those that keep times.
 NICENESS = 10
-# As findings and claims name what may never be: no second run excuses that.
+# As findings name what may never be, and what came too late. Only lateness is excused by a second run, and only where
+# nothing else was seen: a failure that names neither may be anything.
 _INVARIANT = re.compile(rb"\bI\d{1,2}:")
+_LATE = re.compile(rb"^E .*(?:\bL\d{1,2}:|\bTimeoutError\b)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +132,13 @@ def _run(lane: Lane, is_long: bool) -> Result:
         print((directory / "output.txt").read_text("utf-8", "replace"), flush=True)
     figures = directory / "figures.json"
     said = json.loads(figures.read_text()) if figures.exists() else {}
-    was_late = code != 0 and streams and not _INVARIANT.search((directory / "output.txt").read_bytes())
+    was_late = code != 0 and streams and tells_of_lateness_alone((directory / "output.txt").read_bytes())
     return Result(lane, code == 0, seconds, said, was_late)
+
+
+def tells_of_lateness_alone(output: bytes) -> bool:
+    """Whether what a failed lane has written names lateness, and no invariant that was broken."""
+    return _LATE.search(output) is not None and _INVARIANT.search(output) is None
 
 
 def _call(command: list[str], output: Path, limit_seconds: float, streams: bool) -> int:

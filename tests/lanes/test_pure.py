@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from lanes.journals import JOURNALS, STORIES, journal_of
 from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video, VideoState
-from orchestrator.drivers.errors import DriverError, PermanentError, TransientError
+from orchestrator.drivers.errors import NEEDS_A_PERSON, DriverError, PermanentError, TransientError
 from orchestrator.monitor.deadlines import Sight
-from orchestrator.monitor.failures import BLAMELESS, NEEDS_A_PERSON, Failure, after_failure
+from orchestrator.monitor.failures import BLAMELESS, Failure, after_failure
 from orchestrator.monitor.judging import Signal, settle
 from orchestrator.monitor.looking import _Broke, _outcome
 from orchestrator.monitor.moves import Move

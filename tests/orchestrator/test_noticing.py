@@ -10,9 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from orchestrator.monitor.failures import NEEDS_A_PERSON
 from orchestrator.noticing import (
-    FOR_A_PERSON,
     MISTAKEN,
     VIEWS,
     Among,
@@ -154,10 +152,6 @@ async def test_no_document_a_stranger_can_write_makes_a_condition_fail(owner: as
     for view in VIEWS:
         await found(owner, view)
         await said(owner, view)
-
-
-def test_what_needs_a_person_is_what_the_monitor_leaves_to_one() -> None:
-    assert FOR_A_PERSON == NEEDS_A_PERSON
 
 
 def test_mistakes_are_rules_of_the_law() -> None:

@@ -19,7 +19,7 @@ from orchestrator.drivers.budget import CallClass
 from orchestrator.drivers.call_log import CallLog, CallNote
 from orchestrator.drivers.cloudflare import CloudflareSettings, CloudflareStream
 from orchestrator.drivers.errors import PermanentError, TransientError
-from orchestrator.storage import provider_calls
+from orchestrator.storage import beside, provider_calls
 from orchestrator.storage.provider_calls import read_calls
 
 
@@ -58,7 +58,7 @@ async def test_the_last_ones_are_written_at_the_end(pool) -> None:
 
 
 async def test_they_are_written_by_themselves(pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(call_log, "GATHER_SECONDS", 0.0)
+    monkeypatch.setattr(beside, "GATHER_SECONDS", 0.0)
     async with CallLog(pool).kept() as log:
         log.note(note())
         async with asyncio.timeout(10), pool.acquire() as connection:

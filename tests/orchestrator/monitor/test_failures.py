@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator.drivers.errors import DriverError, PermanentError, TransientError
+from orchestrator.drivers.errors import NEEDS_A_PERSON, DriverError, PermanentError, TransientError
 from orchestrator.monitor.failures import (
     BLAMELESS,
     FIRST_WAIT,
     LONGEST_AWAY_WAIT,
     LONGEST_WAIT,
-    NEEDS_A_PERSON,
     PERSON_WAIT,
     STOPS_THE_CLOCK,
     TRIES_AT_MOST,

@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient
 
 from orchestrator.drivers.cloudflare_models import parse_webhook_video
 from orchestrator.drivers.signatures import HEADER, sign
+from orchestrator.storage import beside
 from orchestrator.storage import deliveries as storage
 from orchestrator.storage.clips import read_clip
 from orchestrator.web import delivery_log
@@ -69,7 +70,7 @@ async def test_a_delivery_is_listed_with_its_signature_state_and_outcome(client,
 
 
 async def test_they_are_written_by_themselves(client, place, monkeypatch):
-    monkeypatch.setattr(delivery_log, "GATHER_SECONDS", 0.0)
+    monkeypatch.setattr(beside, "GATHER_SECONDS", 0.0)
     await place.clip("one", uid="u1")
     await notify(client, place, body_of())
     async with asyncio.timeout(10):
