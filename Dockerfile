@@ -4,6 +4,7 @@
 #   docker run --rm --env-file settings.env clip-orchestrator migrate
 #   docker run -d --env-file settings.env -p 8080:8080 clip-orchestrator serve
 #   docker run -d --env-file settings.env clip-orchestrator monitor
+#   docker run -d --env-file settings.env clip-orchestrator worker
 
 ARG PYTHON=3.13
 

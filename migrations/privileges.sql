@@ -9,11 +9,14 @@ GRANT UPDATE (processing_details) ON clips TO orchestrator_api;
 GRANT SELECT (id, pipeline, cloudflare_uid, title, status, progress, processing_details, attempt, duration, file_size,
               thumbnail_url, hls_url, dash_url, mp4_url, r2_url, error_message, uploaded_at, completed_at, created_at,
               updated_at, upload_expires_at, status_since, look_at, tries, pending, epoch, version) ON clips TO orchestrator_api;
-GRANT SELECT ON clip_events, clip_signals, monitor_lease, schema_migrations TO orchestrator_api;
+GRANT SELECT ON clip_events, clip_signals, history_pruning, monitor_lease, schema_migrations TO orchestrator_api;
 
 -- Deciding.
 GRANT SELECT, INSERT, UPDATE ON clips TO orchestrator_monitor;
 GRANT SELECT, INSERT ON clip_events TO orchestrator_monitor;
+-- Pruning what is old: a trigger keeps everything else, whoever asks.
+GRANT DELETE ON clip_events TO orchestrator_monitor;
+GRANT SELECT, UPDATE ON history_pruning TO orchestrator_monitor;
 GRANT SELECT, INSERT, DELETE ON clip_signals TO orchestrator_monitor;
 GRANT SELECT, UPDATE ON monitor_lease TO orchestrator_monitor;
 GRANT SELECT ON schema_migrations TO orchestrator_monitor;
@@ -36,3 +39,11 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON artifacts TO orchestrator_monitor;
 -- What passed between the provider and us: told to people, and forgotten after a while by whoever writes it.
 GRANT SELECT, INSERT, UPDATE, DELETE ON webhook_deliveries, webhook_refusals TO orchestrator_api;
 GRANT SELECT, INSERT, DELETE ON provider_calls TO orchestrator_api, orchestrator_monitor;
+
+-- What the provider was asked to make: noted by the monitor alone.
+GRANT SELECT, INSERT, DELETE ON provider_asks TO orchestrator_monitor;
+-- Heavy steps: the leader queues them and judges what failed; a worker, which acts in the monitor's role, takes them.
+GRANT SELECT, INSERT, UPDATE, DELETE ON clip_pgqueuer, workers, worker_progress TO orchestrator_monitor;
+GRANT USAGE ON SEQUENCE clip_pgqueuer_id_seq TO orchestrator_monitor;
+GRANT SELECT, INSERT, DELETE ON clip_pgqueuer_log, worker_failures TO orchestrator_monitor;
+GRANT SELECT ON clip_pgqueuer, workers TO orchestrator_api;

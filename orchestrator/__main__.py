@@ -12,6 +12,7 @@ from orchestrator.commands.failures import WRONG_USAGE, CommandFailed, OutputClo
 from orchestrator.commands.parsing import Parser
 from orchestrator.commands.printing import complain
 from orchestrator.commands.processes import add_processes
+from orchestrator.commands.pruning import add_prune
 from orchestrator.commands.webhook import add_webhook
 from orchestrator.settings import SettingsError
 
@@ -46,6 +47,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_processes(commands)
+    add_prune(commands)
     add_clips(commands)
     add_webhook(commands)
     add_doctor(commands)

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
-from collections.abc import AsyncIterator
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -20,26 +25,37 @@ from orchestrator.drivers.budget import BudgetSettings, SharedCallBudget
 from orchestrator.drivers.call_log import CallLog
 from orchestrator.drivers.cloudflare import CloudflareSettings, CloudflareStream
 from orchestrator.drivers.egress import EgressPolicy
-from orchestrator.drivers.ffmpeg import find_ffmpeg
-from orchestrator.drivers.object_store import ObjectStore
-from orchestrator.pipelines.cut.hands import CutHands, CutTools
-from orchestrator.pipelines.cut.outlets import BucketOutlet
 from orchestrator.pipelines.cut.plan import CUT_PIPELINE
 from orchestrator.pipelines.cut.workshop import Workshop
 from orchestrator.pipelines.terms import Hands, Pipeline
-from orchestrator.settings import Settings
+from orchestrator.settings import DatabaseSettings, Settings
 from orchestrator.storage.clock import DatabaseClock
 from orchestrator.storage.migrations import MigrationError, pending_migrations
 from orchestrator.storage.pool import CannotListen, connect, connect_to_listen, create_pool, find_access
+from orchestrator.storage.pruning import walk_history
+
+if TYPE_CHECKING:
+    from orchestrator.drivers.object_store import ObjectStore
+    from orchestrator.pipelines.cut.hands import CutHands
 
 log = structlog.get_logger(__name__)
 
+# Of the tidier's hour. A fifth of it is work: some two million lines, as many as 500 signals a second make in an hour.
+_PRUNE_SECONDS = 900.0
 # A setting is wrong; whoever mends it starts the process anew, or moves the server to the address that is named.
 _CANNOT_LISTEN_SECONDS = 600.0
 
 
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Pipelines, and the hands that carry out their effects, by the pipeline's name."""
+
+    pipelines: dict[str, Pipeline]
+    hands: dict[str, Hands]
+
+
 @asynccontextmanager
-async def open_pool(settings: Settings, role: str, name: str) -> AsyncIterator[tuple[asyncpg.Pool, str | None]]:
+async def open_pool(settings: DatabaseSettings, role: str, name: str) -> AsyncIterator[tuple[asyncpg.Pool, str | None]]:
     """A pool that acts in *role*, and the role it really has; closed within five seconds."""
     dsn = settings.database_url.get_secret_value()
     access = await find_access(dsn, role)
@@ -94,20 +110,18 @@ def egress_policy(settings: Settings) -> EgressPolicy:
     return EgressPolicy.allowing(origins, [host for host in hosts if host not in origins])
 
 
-async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
-    """Stand by, lead and move clips until *stop* is set."""
+@asynccontextmanager
+async def open_hands(settings: Settings, pool: asyncpg.Pool, clock: Callable[[], datetime]) -> AsyncIterator[Tools]:
+    """The pipelines this process has, and the drivers with which their effects are carried out by that *clock*."""
+    # The web process has no hands and moves no bytes.
+    from orchestrator.drivers.object_store import ObjectStore
     from orchestrator.drivers.object_store_client import ObjectStoreSettings
-    from orchestrator.monitor.loop import Monitor, MonitorParts
+    from orchestrator.pipelines.stream.foresight import Foresight
     from orchestrator.pipelines.stream.hands import StreamHands
     from orchestrator.pipelines.stream.plan import StreamPolicy, stream_pipeline
     from orchestrator.transfer import HttpSource, PostgresCheckpoints
 
-    await refuse_unmigrated(settings)
-    async with (
-        open_pool(settings, "orchestrator_monitor", "clip-orchestrator monitor") as (pool, role),
-        open_stream(settings, pool) as stream,
-        DatabaseClock(pool).kept() as clock,
-    ):
+    async with open_stream(settings, pool) as stream:
         store = ObjectStore(
             ObjectStoreSettings(
                 endpoint_url=settings.bucket_endpoint,
@@ -118,6 +132,7 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
             )
         )
         source = HttpSource(egress_policy(settings))
+        foresight = Foresight()
         hands = StreamHands(
             stream,
             store,
@@ -125,28 +140,79 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
             PostgresCheckpoints(pool),
             pool,
             settings.max_transfers,
+            clock=clock,
             removes_ghosts=settings.remove_ghost_videos,
+            foresight=foresight,
         )
         policy = StreamPolicy(
             timedelta(seconds=settings.look_interval_seconds), timedelta(seconds=settings.full_quality_wait_seconds)
         )
-        pipelines: dict[str, Pipeline] = {"stream": stream_pipeline(policy)}
-        all_hands: dict[str, Hands] = {"stream": hands}
+        tools = Tools({"stream": stream_pipeline(policy, foresight.outlook)}, {"stream": hands})
         cutting = _cutting(settings, pool, store)
         if cutting is not None:
-            pipelines["cut"], all_hands["cut"] = CUT_PIPELINE, cutting
-        parts = MonitorParts(
-            pool=pool,
-            connect=lambda: _connect_to_listen(settings, role),
-            pipelines=pipelines,
-            hands=all_hands,
-            clock=clock,
-        )
+            tools.pipelines["cut"], tools.hands["cut"] = CUT_PIPELINE, cutting
         try:
-            await Monitor(parts).run(stop)
+            yield tools
         finally:
             await source.close()
             await store.close()
+
+
+async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
+    """Stand by, lead and move clips until *stop* is set."""
+    from orchestrator.monitor.loop import Monitor, MonitorParts
+
+    await refuse_unmigrated(settings)
+    async with (
+        open_pool(settings, "orchestrator_monitor", "clip-orchestrator monitor") as (pool, role),
+        DatabaseClock(pool).kept() as clock,
+        open_hands(settings, pool, clock) as tools,
+    ):
+        parts = MonitorParts(
+            pool=pool,
+            connect=lambda: _connect_to_listen(settings, role),
+            pipelines=tools.pipelines,
+            hands=tools.hands,
+            clock=clock,
+            prune=_pruning(settings, pool),
+        )
+        await Monitor(parts).run(stop)
+
+
+async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
+    """Take heavy steps and carry them out until *stop* is set."""
+    from orchestrator.pipelines.stream.hands import TRANSFERS
+    from orchestrator.worker.running import Worker, WorkerParts
+
+    await refuse_unmigrated(settings)
+    async with (
+        open_pool(settings, "orchestrator_monitor", "clip-orchestrator worker") as (pool, _),
+        DatabaseClock(pool).kept() as clock,
+        open_hands(settings, pool, clock) as tools,
+    ):
+        parts = WorkerParts(
+            pool=pool,
+            name=f"{socket.gethostname()[:100]}:{os.getpid()}",
+            pipelines=tools.pipelines,
+            hands=tools.hands,
+            kinds={TRANSFERS: settings.max_transfers},
+            clock=clock,
+            monotonic=time.monotonic,
+        )
+        await Worker(parts).run(stop)
+
+
+def _pruning(settings: Settings, pool: asyncpg.Pool) -> Callable[[], Awaitable[Mapping[str, int]]] | None:
+    """Prunes history for a while; None where it is kept for ever."""
+    keep = settings.history_keep
+    if keep is None:
+        return None
+
+    async def prune() -> Mapping[str, int]:
+        done = await walk_history(pool, keep, limit_seconds=_PRUNE_SECONDS)
+        return {"lines": done.lines, "transfers": done.transfers}
+
+    return prune
 
 
 def _cutting(settings: Settings, pool: asyncpg.Pool, store: ObjectStore) -> CutHands | None:
@@ -158,6 +224,11 @@ def _cutting(settings: Settings, pool: asyncpg.Pool, store: ObjectStore) -> CutH
     workshop = Workshop.at(settings.upload_tmp_dir, settings.process_work_dir, settings.output_root)
     if workshop is None:
         return None
+    # Only who cuts needs what it cuts with.
+    from orchestrator.drivers.ffmpeg import find_ffmpeg
+    from orchestrator.pipelines.cut.hands import CutHands, CutTools
+    from orchestrator.pipelines.cut.outlets import BucketOutlet
+
     ffmpeg = find_ffmpeg(settings.ffmpeg)
     outlet = BucketOutlet(workshop, store) if settings.outputs_in_bucket else None
     return CutHands(CutTools(workshop, ffmpeg, settings.max_cuts, settings.upload_keep_hours, outlet), pool)

@@ -20,6 +20,7 @@ from orchestrator.pipelines import PIPELINES
 from orchestrator.pipelines.limits import RETRY_WAITS, Limit, ends_at, ends_at_the_latest, moment, retry_time, unseen_of
 from orchestrator.pipelines.stream.plan import EXPIRY_GRACE, MP4_MAKES
 from orchestrator.storage.clips import Clip
+from orchestrator.storage.heavy_steps import StepOnHand
 from statusutils import COMPLETE, ERROR, STREAM
 
 # The monitor comes round each second and says so every three; five times that is a monitor that hangs.
@@ -61,9 +62,14 @@ async def read_leadership(connection: asyncpg.Connection) -> Leadership:
     return Leadership(**await connection.fetchrow(_LEADERSHIP))
 
 
-def explain(clip: Clip, now: datetime, leadership: Leadership | None = None) -> str:
-    """The sentence for *clip* at *now*; without *leadership* nothing is said of the monitor."""
-    case = Case(clip, now, leadership)
+def explain(
+    clip: Clip, now: datetime, leadership: Leadership | None = None, heavy_step: StepOnHand | None = None
+) -> str:
+    """The sentence for *clip* at *now*; without *leadership* nothing is said of the monitor.
+
+    *heavy_step* tells where its heavy step is, if workers have to do with it.
+    """
+    case = Case(clip, now, leadership, heavy_step)
     why = next(row.says(case) for row in WHY if row.applies(case))
     following = next(row.says(case) for row in NEXT if row.applies(case))
     sentence = _one_line(f"{why}; {following}")
@@ -85,6 +91,12 @@ class Case:
     clip: Clip
     now: datetime
     leadership: Leadership | None
+    heavy_step: StepOnHand | None = None
+
+    @property
+    def waits_for_worker(self) -> bool:
+        """Whether its transfer waits for one of the workers that live."""
+        return self.heavy_step is not None and not self.heavy_step.is_running and self.heavy_step.is_served
 
     @property
     def is_ended(self) -> bool:
@@ -202,6 +214,13 @@ def _here(words: str) -> Callable[[Case], str]:
     return lambda case: f"{words} {case.place}"
 
 
+def _says_worker(case: Case) -> str:
+    assert case.heavy_step is not None  # noqa: S101 - the row above applies to no other case
+    name = case.heavy_step.worker
+    who = f"the worker {_cut(name)}" if name else "a worker that was not heard of for seconds"
+    return f"{who} is transferring its MP4 into the bucket {case.place}"
+
+
 # --- Why it stands where it stands ---------------------------------------------------------------------------
 
 
@@ -265,6 +284,8 @@ WHY = (
     Row(_at("mp4_processing", "mp4_status", "error"), _here(_MP4_FAILED)),
     Row(_at("waitformp4"), _here("Cloudflare was asked for the MP4 and has not begun to make it")),
     Row(_at("mp4_processing"), _says_percent("Cloudflare is making the MP4")),
+    Row(lambda case: case.waits_for_worker, _here("its transfer waits for a free place on a worker")),
+    Row(lambda case: case.heavy_step is not None and case.heavy_step.is_running, _says_worker),
     Row(_at("mp4downloading"), _here("the MP4 is being fetched, and nothing of it is in the bucket yet")),
     Row(_at("r2_uploading"), _here("the MP4 is being written to the bucket part by part")),
     Row(_always, lambda case: f"{case.words or 'it is under way'} {case.place}"),

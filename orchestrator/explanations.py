@@ -13,6 +13,7 @@ from typing import Literal
 
 from orchestrator.explaining import Case, Leadership, explain, retry_moment
 from orchestrator.storage.clips import Clip
+from orchestrator.storage.heavy_steps import StepOnHand
 from statusutils import COMPLETE, ERROR
 
 # "time" is a wait that ends by itself, "program" this one's own work, "nobody" that nothing more happens.
@@ -88,17 +89,20 @@ WAITS = (
     _Wait(_at("queued"), "provider", "a free encoder at the provider"),
     _Wait(_at("processing", "stream_ready"), "provider", "the end of the encoding at the provider"),
     _Wait(_at("waitformp4", "mp4_processing"), "provider", "the MP4 that the provider makes"),
+    _Wait(lambda case: case.waits_for_worker, "program", "a free place on a worker"),
     _Wait(_at("mp4downloading", "r2_uploading"), "program", "the end of the transfer into the bucket"),
     _Wait(lambda _: True, "program", "the end of this program's own work on it"),
 )
 
 
-def explanation_of(clip: Clip, now: datetime, leadership: Leadership | None = None) -> Explanation:
-    """Sentence and fields for *clip* at *now*; without *leadership* nothing is said of the monitor."""
-    case = Case(clip, now, leadership)
+def explanation_of(
+    clip: Clip, now: datetime, leadership: Leadership | None = None, heavy_step: StepOnHand | None = None
+) -> Explanation:
+    """Sentence and fields for *clip* at *now*, as `explain` has them."""
+    case = Case(clip, now, leadership, heavy_step)
     wait = next(row for row in WAITS if row.applies(case))
     return Explanation(
-        sentence=explain(clip, now, leadership),
+        sentence=explain(clip, now, leadership, heavy_step),
         waiting_on=wait.on,
         unblocked_by=wait.unblocked_by,
         since=clip.status_since,

@@ -6,6 +6,7 @@ print. `Settings.load` reports all faults at once.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import SplitResult, urlsplit
@@ -13,6 +14,8 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+# The database's own floor, see migrations/history.sql.
+HISTORY_MIN_DAYS = 7
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 _CommaList = Annotated[tuple[SecretStr, ...], NoDecode]
@@ -67,7 +70,28 @@ class DatabaseSettings(BaseSettings):
             ) from None
 
 
-class Settings(DatabaseSettings):
+class RetentionSettings(DatabaseSettings):
+    """What the pruning of history needs."""
+
+    # Thirteen months: last year's month can still be compared. A week is the least the database lets go of.
+    history_keep_days: int = Field(
+        400, ge=0, le=36_500, description="days the history of ended clips is kept, 7 or more; 0 keeps it for ever"
+    )
+
+    @field_validator("history_keep_days")
+    @classmethod
+    def _is_a_week(cls, value: int) -> int:
+        if 0 < value < HISTORY_MIN_DAYS:
+            raise ValueError(f"must be {HISTORY_MIN_DAYS} or more, or 0 to keep history for ever")
+        return value
+
+    @property
+    def history_keep(self) -> timedelta | None:
+        """How long the history of ended clips is kept; None for ever."""
+        return timedelta(days=self.history_keep_days) if self.history_keep_days else None
+
+
+class Settings(RetentionSettings):
     """What the program is told from outside."""
 
     cloudflare_account_id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="provider account")
@@ -103,7 +127,9 @@ class Settings(DatabaseSettings):
     full_quality_wait_seconds: float = Field(600, ge=0, le=86400, description="how long to wait for all renditions")
     max_duration_seconds: int = Field(3600, ge=1, le=36000, description="longest clip that may be uploaded")
     upload_expiry_seconds: int = Field(21600, ge=120, le=86400, description="how long an upload address is good")
-    max_transfers: int = Field(5, ge=1, le=64, description="transfers to the bucket at once")
+    max_transfers: int = Field(
+        5, ge=1, le=64, description="transfers to the bucket at once, in each process that does them"
+    )
     # What is removed is gone: the owner decides, after having read in the log what would be.
     remove_ghost_videos: bool = Field(False, description="remove videos made for a clip that holds another or ended")
 

@@ -1,4 +1,4 @@
-"""The one place that writes ``processing_details``: each call is one SQL statement, merged by PostgreSQL.
+"""What writes ``processing_details``: each call is one SQL statement, merged by PostgreSQL (many at once: `together`).
 
 Nothing is read, changed in the program and written back, so concurrent writers lose nothing. A request
 written here is picked up by a trigger, stored as a signal of its own and judged by the monitor.
@@ -58,6 +58,8 @@ UPDATE clips c
 RETURNING c.id
 """
 
+TOO_MANY = "1,000 signals for this clip wait to be judged; ask again later"
+
 # Keys of the document that only a request may write.
 _RESERVED = ("requested_status", "requested_attempt", "status_request_time", "request")
 
@@ -89,10 +91,8 @@ async def signal_status_update(
     """
     if not status:
         raise DetailsNotAccepted("a status must be named")
-    merged = _unreserved({} if details is None else details)
-    request: dict[str, Any] = {"source": source, "details": merged, "insists": insists, "hearsay": hearsay}
-    if attempt is not None:
-        request["attempt"] = attempt
+    merged = unreserved({} if details is None else details)
+    request = request_of(source, merged, attempt, insists=insists, hearsay=hearsay)
     shown = {} if hearsay else merged
     return await _write(connection, _SIGNAL, clip_id, encode_details(shown), status, encode_details(request))
 
@@ -103,7 +103,7 @@ async def update_processing_details(connection: asyncpg.Connection, clip_id: str
     Raises:
         UnknownClip, DetailsNotAccepted: as for `signal_status_update`.
     """
-    return await _write(connection, _DETAILS, clip_id, encode_details(_unreserved(details)))
+    return await _write(connection, _DETAILS, clip_id, encode_details(unreserved(details)))
 
 
 async def signal_retry(connection: asyncpg.Connection, clip_id: str, resume_at: str, source: str) -> int:
@@ -137,7 +137,7 @@ async def signal_retries(connection: asyncpg.Connection, retries: Sequence[Retry
     try:
         rows = await connection.fetch(_RETRIES, json.dumps(asked), source)
     except asyncpg.CheckViolationError as problem:
-        raise _translated(problem) from problem
+        raise translated(problem) from problem
     return {row["id"] for row in rows}
 
 
@@ -153,7 +153,16 @@ def encode_details(details: Mapping[str, Any]) -> str:
         raise DetailsNotAccepted(f"details cannot be written as JSON: {problem}") from problem
 
 
-def _unreserved(details: Mapping[str, Any]) -> dict[str, Any]:
+def request_of(
+    source: str, details: Mapping[str, Any], attempt: int | None, *, insists: bool, hearsay: bool
+) -> dict[str, Any]:
+    """The object under "request", which the trigger files as a signal."""
+    request: dict[str, Any] = {"source": source, "details": details, "insists": insists, "hearsay": hearsay}
+    return request if attempt is None else {**request, "attempt": attempt}
+
+
+def unreserved(details: Mapping[str, Any]) -> dict[str, Any]:
+    """*details* without the keys that only a request may write."""
     if not isinstance(details, Mapping):
         raise DetailsNotAccepted(f"details must be an object, not {type(details).__name__}")
     return {key: value for key, value in details.items() if key not in _RESERVED}
@@ -162,20 +171,31 @@ def _unreserved(details: Mapping[str, Any]) -> dict[str, Any]:
 async def _write(connection: asyncpg.Connection, statement: str, clip_id: str, *values: str) -> int:
     try:
         attempt = await connection.fetchval(statement, clip_id, *values)
-    except asyncpg.CheckViolationError as problem:
-        raise _translated(problem) from problem
-    except (asyncpg.DataError, UnicodeEncodeError) as problem:
-        raise DetailsNotAccepted("the text holds characters that PostgreSQL cannot store") from problem
-    except (asyncpg.StatementTooComplexError, asyncpg.ProgramLimitExceededError) as problem:
-        raise DetailsNotAccepted("the details are nested too deeply or too large") from problem
+    except REFUSALS as problem:
+        raise translated(problem) from problem
     if attempt is None:
         raise UnknownClip(clip_id)
     return int(attempt)
 
 
-def _translated(problem: asyncpg.CheckViolationError) -> SignalError:
+# What PostgreSQL says of a request that it does not take.
+REFUSALS = (
+    asyncpg.CheckViolationError,
+    asyncpg.DataError,
+    UnicodeEncodeError,
+    asyncpg.StatementTooComplexError,
+    asyncpg.ProgramLimitExceededError,
+)
+
+
+def translated(problem: Exception) -> SignalError:
+    """One of `REFUSALS` in our own words."""
+    if isinstance(problem, asyncpg.DataError | UnicodeEncodeError):
+        return DetailsNotAccepted("the text holds characters that PostgreSQL cannot store")
+    if not isinstance(problem, asyncpg.CheckViolationError):
+        return DetailsNotAccepted("the details are nested too deeply or too large")
     if problem.constraint_name == "pending_signals_are_bounded":
-        return TooManySignals("1,000 signals for this clip wait to be judged; ask again later")
+        return TooManySignals(TOO_MANY)
     if problem.constraint_name == "processing_details_is_bounded":
         return DetailsNotAccepted("the clip's details would grow beyond 48 KiB")
     return DetailsNotAccepted(str(problem))

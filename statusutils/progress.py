@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from statusutils.tables import COMPLETE, ERROR, STREAM, StatusTable
 
 # Progress is kept with two decimals; the span's upper end belongs to the next status.
@@ -26,6 +28,7 @@ def get_min_progress_for_status(status: str, table: StatusTable = STREAM) -> flo
     return table[status].min_progress
 
 
+@lru_cache(maxsize=1024)  # a few tables of ten statuses
 def span(status: str, table: StatusTable = STREAM) -> tuple[float, float]:
     """The lowest and highest progress shown at *status*: up to, not including, the next status's minimum.
 

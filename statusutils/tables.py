@@ -38,11 +38,12 @@ class Status:
         return self.name in (COMPLETE, ERROR)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StatusTable:
     """The ordered statuses of one pipeline, ending in ``complete`` and ``error``.
 
-    *alternating* holds the pairs that may move both ways.
+    *alternating* holds the pairs that may move both ways. A table is equal to itself alone, so that what follows from
+    one is looked up in no time.
     """
 
     pipeline: str

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from statusutils.tables import COMPLETE, ERROR, STREAM, StatusTable
 
@@ -116,6 +117,15 @@ def is_valid_status_transition(current: str, new: str, table: StatusTable = STRE
 
 def refusal(table: StatusTable, at: Position, asked: Request) -> Rule | None:
     """The first rule that refuses the move, or None when it is allowed."""
+    status = asked.status if asked.status in table else ""  # every unknown one is refused alike
+    ahead = min(max(asked.attempt - at.attempt, -1), 2)
+    return _refusal(table, at.status, status, ahead, asked.insists)
+
+
+@lru_cache(maxsize=4096)  # two tables have two thousand cases
+def _refusal(table: StatusTable, standing: str, status: str, ahead: int, insists: bool) -> Rule | None:
+    """The answer for a request that is *ahead* of the clip by so many attempts: no rule looks at more than that."""
+    at, asked = Position(1, standing, 0.0), Request(1 + ahead, status, insists=insists)
     return next((rule for rule in RULES if rule.refuses(table, at, asked)), None)
 
 

@@ -1,10 +1,11 @@
-"""`dev`, `serve`, `monitor` and `migrate`: what runs, and the ground it runs on."""
+"""`dev`, `serve`, `monitor`, `worker` and `migrate`: what runs, and the ground it runs on."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import errno
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ def add_processes(commands: Any) -> None:
     add_settings(add_command(commands, "serve", _serve, summary), Settings)
     summary = "the loop that moves clips; extra ones stand by and take over"
     add_settings(add_command(commands, "monitor", _monitor, summary), Settings)
+    summary = "transfers on further hosts; without one, the monitor does them itself"
+    add_settings(add_command(commands, "worker", _worker, summary), Settings)
     summary = "bring the database to the newest version; safe to repeat and to race"
     add_settings(add_command(commands, "migrate", _migrate, summary), DatabaseSettings)
 
@@ -72,6 +75,20 @@ def _monitor(options: argparse.Namespace) -> int:
     async def run() -> None:
         await _refuse_unfit(settings)
         await run_monitor(settings, stop_on_signals())
+
+    asyncio.run(run())
+    return 0
+
+
+def _worker(options: argparse.Namespace) -> int:
+    settings = load_settings(options)
+    if importlib.util.find_spec("pgqueuer") is None:
+        raise wrong("a worker takes its work with PgQueuer, which is not installed: install clip-orchestrator[worker]")
+    from orchestrator.assembly import run_worker, stop_on_signals
+
+    async def run() -> None:
+        await _refuse_unfit(settings)
+        await run_worker(settings, stop_on_signals())
 
     asyncio.run(run())
     return 0

@@ -66,6 +66,9 @@ class CallBudget(Protocol):
     async def learn(self, status: int, headers: Mapping[str, str]) -> None:
         """Take in what an answer says about calls: 429 means that the provider refuses them all."""
 
+    def headroom(self) -> float:
+        """The share of the calls that may be made at once, 0 to 1, as far as this process knows."""
+
 
 @dataclass(frozen=True, slots=True)
 class BudgetSettings:
@@ -222,6 +225,10 @@ class SharedCallBudget:
             return 0.0
         since_seconds = time.monotonic() - self._tokens_seen_at
         return min(self._burst, self._tokens_seen + self._rate * since_seconds)
+
+    def headroom(self) -> float:
+        """As the port has it; asks nobody."""
+        return self.remaining() / self._burst
 
     @asynccontextmanager
     async def _turn(self, klass: CallClass, deadline: float) -> AsyncIterator[None]:

@@ -90,6 +90,10 @@ class CloudflareStream:
         """Close the connections."""
         await self._calls.close()
 
+    def headroom(self) -> float:
+        """The share of the call budget that is left, 0 to 1."""
+        return self._calls.headroom()
+
     # --- Making videos: sent exactly once ------------------------------------------------------------
 
     async def create_direct_upload(

@@ -107,6 +107,10 @@ class CloudflareCalls:
         """Close the connections."""
         await self._session.close()
 
+    def headroom(self) -> float:
+        """The share of the call budget that is left, 0 to 1."""
+        return self._budget.headroom()
+
     async def call(
         self,
         operation: Operation,

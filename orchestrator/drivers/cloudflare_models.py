@@ -145,7 +145,8 @@ Details = Annotated[dict[str, str], PlainValidator(lenient.details)]
 class _Wire(BaseModel):
     """A document of the provider: camel case, unknown fields passed over, no field required."""
 
-    model_config = ConfigDict(alias_generator=to_camel, extra="ignore", frozen=True)
+    # Built when the first document comes: to a process without work none does.
+    model_config = ConfigDict(alias_generator=to_camel, extra="ignore", frozen=True, defer_build=True)
 
 
 class _WireStatus(_Wire):

@@ -43,9 +43,7 @@ def decode_object(raw: bytes, max_bytes: int, max_depth: int = MAX_DEPTH) -> dic
     except UnicodeDecodeError as exc:
         raise BadDocument("not_utf8") from exc
     try:
-        value = json.loads(
-            document, object_pairs_hook=_without_duplicates, parse_constant=_not_finite, parse_float=_finite
-        )
+        value = _DECODER.decode(document)
     except BadDocument:
         raise
     except RecursionError as exc:
@@ -54,8 +52,17 @@ def decode_object(raw: bytes, max_bytes: int, max_depth: int = MAX_DEPTH) -> dic
         raise BadDocument("not_json") from exc
     if not isinstance(value, dict):
         raise BadDocument("not_an_object")
-    _walk(value, max_depth)
+    if not is_plain(document, max_depth):
+        _walk(value, max_depth)
     return value
+
+
+def is_plain(document: str, max_depth: int) -> bool:
+    """Whether a decoded JSON *document* can hold nothing that would have to be looked for in its values.
+
+    NUL and half surrogate pairs can only be written as escapes, and every level has its bracket.
+    """
+    return "\\u" not in document and document.count("{") + document.count("[") <= max_depth
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -74,6 +81,9 @@ def _finite(written: str) -> float:
     if not math.isfinite(found):
         raise BadDocument("not_finite")
     return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_not_finite, parse_float=_finite)
 
 
 def _walk(value: dict[str, Any], max_depth: int) -> None:

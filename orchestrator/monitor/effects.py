@@ -1,5 +1,7 @@
 """Carrying out effects: bounded in number, one of a kind per clip and attempt, their outcome told as signals.
 
+Heavy ones go to workers on other hosts where such live (`EffectRunner.enqueue`); all others run in this process.
+
 What runs is known to this process alone, and only so that nothing is started twice at once. After a crash the
 next look plans the same effect again; every effect is safe to repeat.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +28,7 @@ from orchestrator.monitor.problems import broken
 from orchestrator.monitor.ticking import Told
 from orchestrator.pipelines.terms import Done, Effect, Hands, Pipeline, Step, effect_name
 from orchestrator.storage.clips import read_clip
+from orchestrator.storage.heavy_steps import HeavyStep, enqueue_steps
 from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
 
 log = structlog.get_logger(__name__)
@@ -74,12 +77,46 @@ class EffectRunner:
         self._settling: dict[Key, float] = {}
         # In the order of their looks; without it a free place would stay empty until some clip is looked at again.
         self._waiting: dict[Key, tuple[str, Effect]] = {}
+        # On their way to the workers, in a transaction that is not over: nobody here may start them meanwhile.
+        self._handing: set[Key] = set()
+        # Clips whose effect waits for a worker, as far as was heard, and those it has no job for yet.
+        self.waiting_afar: frozenset[str] = frozenset()
+        self._without_a_job: set[str] = set()
         self.progress: dict[tuple[str, int], Told] = {}
+
+    async def enqueue(
+        self, connection: asyncpg.Connection, pipeline: str, effects: Sequence[Effect]
+    ) -> tuple[Effect, ...]:
+        """Queue the heavy ones of *effects* for the workers, in the caller's transaction; those to be started here.
+
+        These are the light ones, and without a living worker all: what workers that are gone have left in the queue is
+        taken back. What runs here already stays here.
+        """
+        steps: dict[Key, HeavyStep] = {}
+        for effect in effects:
+            key = _key(effect)
+            kind = self._hands[pipeline].queue_of(effect)
+            if kind is not None and key not in self._running and key not in self._settling:
+                steps[key] = HeavyStep(kind, pipeline, *key)
+        if not steps:
+            return tuple(effects)
+        self._handing |= steps.keys()
+        try:
+            afar = await enqueue_steps(connection, list(steps.values()))
+        finally:
+            self._handing -= steps.keys()
+        handed = {key for key, step in steps.items() if step.key in afar}
+        for key in handed:
+            self._waiting.pop(key, None)
+        asked = {clip_id for clip_id, _, _ in steps}
+        self._without_a_job -= asked
+        self._without_a_job |= {key[0] for key in handed if not afar[steps[key].key]}
+        return tuple(effect for effect in effects if _key(effect) not in handed)
 
     def start(self, pipeline: str, effect: Effect) -> bool:
         """Start *effect* unless it runs already; where its kind is at capacity it waits for a free place."""
-        key = (effect.clip_id, effect.attempt, effect_name(effect))
-        if key in self._running or key in self._settling:
+        key = _key(effect)
+        if key in self._running or key in self._settling or key in self._handing:
             return False
         if self._is_full(pipeline, effect):
             if key in self._waiting or len(self._waiting) < MAX_WAITING:
@@ -104,8 +141,8 @@ class EffectRunner:
             self.start(*waiting)
 
     def waiting(self) -> set[str]:
-        """The clips that have an effect waiting for a place."""
-        return {clip_id for clip_id, _, _ in self._waiting}
+        """The clips that have an effect waiting for a place, here or on a worker."""
+        return {clip_id for clip_id, _, _ in self._waiting} | self.waiting_afar | self._without_a_job
 
     def settle(self, reported_before: float) -> None:
         """Forget what was done before that moment (seconds of the loop's clock): its reports have been judged."""
@@ -113,7 +150,8 @@ class EffectRunner:
 
     def cancel_others(self, clip_id: str, wanted: tuple[Effect, ...]) -> None:
         """Stop what runs for a clip and is no longer wanted: it ended, or a new attempt began."""
-        keys = {(effect.clip_id, effect.attempt, effect_name(effect)) for effect in wanted}
+        keys = {_key(effect) for effect in wanted}
+        self._without_a_job.discard(clip_id)
         for key in [key for key in self._waiting if key[0] == clip_id and key not in keys]:
             del self._waiting[key]
         for key, task in self._running.items():
@@ -190,6 +228,10 @@ class EffectRunner:
         except Exception:
             # Lost with the database or the lease: the next look starts the effect again.
             log.exception("a failed try could not be written", clip_id=effect.clip_id)
+
+
+def _key(effect: Effect) -> Key:
+    return effect.clip_id, effect.attempt, effect_name(effect)
 
 
 class _Reports:

@@ -24,8 +24,8 @@ LONGEST_WAIT = timedelta(minutes=10)
 # minute of its return.
 LONGEST_AWAY_WAIT = timedelta(minutes=1)
 PERSON_WAIT = timedelta(minutes=5)
-# The provider itself, or the way to it, and not what was asked of it.
-AWAY = frozenset({"call_budget", "provider_unavailable", "provider_rate_limit", "provider_timeout"})
+# The provider itself, or the way to it (calls are counted and noted first), and not what was asked of it.
+AWAY = frozenset({"ask_not_noted", "call_budget", "provider_unavailable", "provider_rate_limit", "provider_timeout"})
 # Not the clip's fault either, and the provider is there: such failures wait, and the status's deadline ends them.
 # An unknown outcome is no such thing: each one may have made something, so they are counted.
 BLAMELESS = AWAY | {"provider_conflict", "provider_busy"}

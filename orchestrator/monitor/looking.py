@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -47,9 +47,10 @@ POISON_WAIT = timedelta(minutes=10)
 NOTHING = "nothing"
 BROKEN = LookKind("broken", 500)
 
+# The time of the statement, which an index can be asked for: by the clock of each row, all that waits would be read.
 _DUE = f"""
 SELECT {COLUMNS} FROM clips
- WHERE look_at <= clock_timestamp() AND id <> ALL($1::text[]) AND pipeline = ANY($2::text[])
+ WHERE look_at <= statement_timestamp() AND id <> ALL($1::text[]) AND pipeline = ANY($2::text[])
  ORDER BY look_at LIMIT $3
 """
 
@@ -62,6 +63,20 @@ class Group:
     kind: LookKind
     clips: tuple[Clip, ...]
     waiting: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Looker:
+    """Who looks, in which term, by which time.
+
+    *enqueue* is the seam of heavy steps: in the transaction that moves the clips it is told a pipeline's name and what
+    follows for them, and returns what is to be started here.
+    """
+
+    pool: asyncpg.Pool
+    term: Term
+    clock: Callable[[], datetime]
+    enqueue: Callable[[asyncpg.Connection, str, Sequence[Effect]], Awaitable[Sequence[Effect]]]
 
 
 class _Broke:
@@ -125,10 +140,8 @@ def _kind(pipeline: Pipeline, clip: Clip) -> LookKind:
         return BROKEN
 
 
-async def look(
-    pool: asyncpg.Pool, term: Term, pipeline: Pipeline, hands: Hands, looked_at: Group, clock: Callable[[], datetime]
-) -> tuple[list[Move], list[Effect]]:
-    """Look at one group; the moves written, and the effects to start now.
+async def look(by: Looker, pipeline: Pipeline, hands: Hands, looked_at: Group) -> tuple[list[Move], Sequence[Effect]]:
+    """Look at one group; the moves written, and the effects to start here now.
 
     Raises:
         LeadershipLost: another monitor leads.
@@ -139,11 +152,12 @@ async def look(
     for clip in looked_at.clips:
         sees = _Broke() if looked_at.kind == BROKEN else seen.get(clip.id)
         sight = Sight(is_looked_for, sees if isinstance(sees, DriverError) else None, clip.id in looked_at.waiting)
-        outcomes[clip.id] = _outcome(pipeline, clip, sees, sight, clock())
+        outcomes[clip.id] = _outcome(pipeline, clip, sees, sight, by.clock())
     moves = [outcome.move for outcome in outcomes.values()]
-    async with pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection, connection.transaction():
-        written = await write_each(connection, term, moves)
-    effects = [effect for clip_id, outcome in outcomes.items() if clip_id in written for effect in outcome.effects]
+    async with by.pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection, connection.transaction():
+        written = await write_each(connection, by.term, moves)
+        follows = [effect for clip_id, outcome in outcomes.items() if clip_id in written for effect in outcome.effects]
+        effects = await by.enqueue(connection, looked_at.pipeline, follows)
     return [move for move in moves if move.clip_id in written], effects
 
 

@@ -5,12 +5,13 @@
     drainer     judges pending signals, when woken and every second
     looker      looks at what is due
     ticker      writes progress while bytes move
-    tidier      clears what crashes have left outside
+    hearer      hears of steps on other hosts: progress, who waits, what failed
+    tidier      clears what crashes have left outside, and prunes history by the owner's policy
 
 None of them dies unseen. What they do for one clip has an edge of its own, so what reaches them concerns all clips.
 
     The lease is lost, or the database is away or refuses to work: the term ends, the process stands by and tries again.
-    The listener, ticker or tidier meets anything else: it is logged and tried again, for no clip depends on them.
+    The listener, ticker, hearer or tidier meets anything else: it is logged and tried again; no clip depends on them.
     Keeper, drainer or looker meets anything else, any of them ends by itself, or no round is completed for half a
     minute: the term ends, and so does the process, with the reason, so that it is started afresh.
 """
@@ -30,17 +31,19 @@ import structlog
 
 from orchestrator.drivers.errors import DriverError
 from orchestrator.monitor import judging
+from orchestrator.monitor.afar import hear, judge_failures, told_progress
 from orchestrator.monitor.cancelling import is_being_cancelled
 from orchestrator.monitor.effects import EffectRunner
 from orchestrator.monitor.errors import LeadershipLost, Stalled, TaskEnded
 from orchestrator.monitor.judging import Inbox, drain
 from orchestrator.monitor.leadership import RENEWAL_SECONDS, Lease, Term
-from orchestrator.monitor.looking import DUE_BATCH, Group, group, look, read_due
+from orchestrator.monitor.looking import DUE_BATCH, Group, Looker, group, look, read_due
 from orchestrator.monitor.moves import Move
 from orchestrator.monitor.pauses import Pauses
 from orchestrator.monitor.ticking import write_progress
 from orchestrator.pipelines.terms import Effect, Hands, Pipeline
-from orchestrator.storage.pool import DATABASE_AWAY
+from orchestrator.storage.heavy_steps import tidy_steps
+from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS, DATABASE_AWAY
 from signals import WAKE_CHANNEL
 from statusutils import COMPLETE, ERROR
 
@@ -57,6 +60,8 @@ LISTEN_AGAIN_SECONDS = 1.0
 PROBE_SECONDS = 5.0
 PROBE_TIMEOUT_SECONDS = 3.0
 TICK_SECONDS = 1.0
+# How often a leader asks whether there are workers, as long as it has heard of none.
+ALONE_SECONDS = 5.0
 # What is left behind costs storage by the day; an hour is soon enough and no burden.
 TIDY_SECONDS = 3600.0
 # A round takes milliseconds; half a minute without one means the process cannot be trusted any more.
@@ -80,7 +85,7 @@ Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
 @dataclass(frozen=True, slots=True)
 class MonitorParts:
-    """What the monitor is handed: its database, its pipelines with their hands, and the time."""
+    """What the monitor is handed: its database, its pipelines with their hands, the time, and how to prune history."""
 
     pool: asyncpg.Pool
     connect: Connect
@@ -88,6 +93,7 @@ class MonitorParts:
     hands: Mapping[str, Hands]
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
+    prune: Callable[[], Awaitable[Mapping[str, int]]] | None = None
 
 
 class Monitor:
@@ -166,6 +172,7 @@ class _Turn:
             self._woken.set,
             lambda: lease.remaining_seconds,
         )
+        self._looker = Looker(parts.pool, term, parts.clock, self._runner.enqueue)
 
     async def run(self, stop: asyncio.Event) -> None:
         try:
@@ -192,6 +199,7 @@ class _Turn:
             "drainer": self._drain,
             "looker": self._look,
             "ticker": self._tick,
+            "hearer": self._hear,
             "tidier": self._tidy,
         }
 
@@ -256,20 +264,31 @@ class _Turn:
     async def _look(self) -> None:
         while True:
             self._due.clear()
-            not_now = [clip.id for group_of in self._looks.values() for clip in group_of.clips]
-            not_now += self._passed_over.now()
-            due = await read_due(self._parts.pool, self._parts.pipelines, not_now, self._passed_over.put)
+            # Read only for places that are free: what is due stays due, and a picture that waits gets old.
+            is_more = len(self._looks) < MAX_LOOKS and await self._begin_looks()
             self._looked_at = self._parts.monotonic()
-            for group_of in group(self._parts.pipelines, due, frozenset(self._runner.waiting())):
-                if len(self._looks) >= MAX_LOOKS:
-                    break  # the rest is still due when a look has ended
-                task = asyncio.create_task(self._look_at(group_of), name=f"look {group_of.kind.name}")
-                self._looks[task] = group_of
-                task.add_done_callback(self._look_ended)
             if self._look_problem is not None:
                 raise self._look_problem
-            full = len(due) == DUE_BATCH and len(self._looks) < MAX_LOOKS
-            await _wait(self._due, 0.05 if full else SWEEP_SECONDS)
+            await _wait(self._due, 0.05 if is_more else SWEEP_SECONDS)
+
+    async def _begin_looks(self) -> bool:
+        """Look at what is due, each group as soon as there is a place for it; whether more may be due."""
+        not_now = [clip.id for group_of in self._looks.values() for clip in group_of.clips]
+        not_now += self._passed_over.now()
+        due = await read_due(self._parts.pool, self._parts.pipelines, not_now, self._passed_over.put)
+        read_at = self._looked_at = self._parts.monotonic()
+        for group_of in group(self._parts.pipelines, due, frozenset(self._runner.waiting())):
+            while len(self._looks) >= MAX_LOOKS:
+                left = SWEEP_SECONDS - (self._parts.monotonic() - read_at)
+                if left <= 0:
+                    return False  # what was read is old; the rest is still due when a look has ended
+                await asyncio.wait(self._looks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if self._look_problem is not None:
+                return False
+            task = asyncio.create_task(self._look_at(group_of), name=f"look {group_of.kind.name}")
+            self._looks[task] = group_of
+            task.add_done_callback(self._look_ended)
+        return len(due) == DUE_BATCH
 
     def _look_ended(self, task: asyncio.Task[None]) -> None:
         group_of = self._looks.pop(task)
@@ -285,7 +304,7 @@ class _Turn:
     async def _look_at(self, group_of: Group) -> None:
         parts = self._parts
         pipeline, hands = parts.pipelines[group_of.pipeline], parts.hands[group_of.pipeline]
-        moves, effects = await look(parts.pool, self._term, pipeline, hands, group_of, parts.clock)
+        moves, effects = await look(self._looker, pipeline, hands, group_of)
         written = {move.clip_id for move in moves}
         for clip in group_of.clips:
             if clip.id in written:
@@ -319,9 +338,35 @@ class _Turn:
                 # The edge for what only moves a bar: the next second has newer figures.
                 log.exception("progress could not be written", clips=len(told))
 
+    async def _hear(self) -> None:
+        while True:
+            is_alone = True
+            try:
+                is_alone = not await self._hear_once()
+            except LeadershipLost:
+                raise
+            except _DATABASE_TROUBLE as problem:
+                log.warning("nothing was heard of workers", reason=type(problem).__name__)
+            except Exception:
+                # The edge for what is told elsewhere: a clip whose step failed unheard is looked at again.
+                log.exception("what workers tell could not be heard")
+            await asyncio.sleep(ALONE_SECONDS if is_alone else TICK_SECONDS)
+
+    async def _hear_once(self) -> bool:
+        """Whether there was a worker, or something it has left."""
+        heard = await hear(self._parts.pool)
+        self._runner.waiting_afar = heard.waiting
+        self._runner.progress |= told_progress(heard, self._parts.pipelines)
+        if heard.has_failures:
+            for move in await judge_failures(self._parts.pool, self._term, self._parts.pipelines, self._parts.clock):
+                self._log(move)
+                self._due.set()
+        return heard.is_used or bool(heard.waiting) or heard.has_failures
+
     async def _tidy(self) -> None:
         while True:
             await asyncio.sleep(TIDY_SECONDS)
+            await self._tidy_steps()
             for name, hands in self._parts.hands.items():
                 try:
                     log.info("tidied up", pipeline=name, **await hands.tidy())
@@ -330,6 +375,25 @@ class _Turn:
                 except Exception:
                     # The edge for what only costs storage.
                     log.exception("tidying up broke; the next hour tries again", pipeline=name)
+            if self._parts.prune is not None:
+                await self._prune(self._parts.prune)
+
+    async def _prune(self, prune: Callable[[], Awaitable[Mapping[str, int]]]) -> None:
+        try:
+            log.info("pruned history", **await prune())
+        except _DATABASE_TROUBLE as problem:
+            log.warning("history could not be pruned; the next hour goes on", reason=type(problem).__name__)
+        except Exception:
+            # The edge for what only costs storage, as above.
+            log.exception("pruning history broke; the next hour goes on")
+
+    async def _tidy_steps(self) -> None:
+        try:
+            async with self._parts.pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+                await tidy_steps(connection)
+        except Exception as problem:
+            # The edge for what only costs room.
+            log.warning("old jobs were not cleared; the next hour tries again", reason=type(problem).__name__)
 
     def _log(self, move: Move) -> None:
         if move.changes_status:

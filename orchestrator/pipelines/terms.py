@@ -140,6 +140,13 @@ class Hands(Protocol):
         """How many effects of this kind may run at once in this process."""
         ...
 
+    def queue_of(self, effect: Effect) -> str | None:
+        """The queue from which workers on other hosts may take it; None for what is done where it is planned.
+
+        Such an effect ends with a step, and its plan needs no look: a worker asks it about the row alone.
+        """
+        ...
+
     async def tidy(self) -> Mapping[str, int]:
         """Clear what crashes have left outside, and say how much of what; called by the leader every hour.
 

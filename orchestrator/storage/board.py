@@ -16,6 +16,7 @@ import asyncpg
 
 from orchestrator.drivers.budget import BudgetSettings
 from orchestrator.noticing import VIEWS, Among, Yardsticks, yardsticks_as_json
+from orchestrator.storage.heavy_steps import HOLD_SECONDS
 from orchestrator.storage.listing import UNFINISHED_MAX
 from statusutils import COMPLETE, ERROR, TABLES
 
@@ -69,7 +70,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Who leads, when it came round last, and what waits for it; a count that equals `WAITING_MAX` is at least that."""
+    """Who leads, when it came round last, and what waits for it; a count that equals `WAITING_MAX` is at least that.
+
+    *workers* are those that live; *steps_queued* heavy steps wait for one of them, *steps_running* are with one.
+    """
 
     leader: str | None
     epoch: int
@@ -79,6 +83,9 @@ class Engine:
     oldest_signal_seconds: float
     looks_due: int
     latest_look_seconds: float
+    workers: int
+    steps_queued: int
+    steps_running: int
     budget: Budget | None
 
 
@@ -135,6 +142,8 @@ SELECT clock_timestamp() AS at,
        CASE WHEN l.expires_at > clock_timestamp() THEN l.taken_at END AS leads_since,
        extract(epoch FROM clock_timestamp() - l.round_at)::float8 AS round_age_seconds,
        s.signals_waiting, s.oldest_signal_seconds, d.looks_due, d.latest_look_seconds,
+       (SELECT count(*) FROM workers WHERE seen_at > clock_timestamp() - interval '{HOLD_SECONDS} s') AS workers,
+       q.steps_queued, q.steps_running,
        (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'clips'::regclass) AS estimate,
        b.account IS NOT NULL AS is_budgeted,
        least($2::float8, b.tokens + $3::float8 * greatest(0,
@@ -150,6 +159,9 @@ SELECT clock_timestamp() AS at,
                      coalesce(extract(epoch FROM clock_timestamp() - min(look_at)), 0)::float8 AS latest_look_seconds
                 FROM (SELECT look_at FROM clips
                        WHERE look_at <= now() ORDER BY look_at LIMIT {WAITING_MAX}) AS due) AS d
+  CROSS JOIN (SELECT count(*) FILTER (WHERE status = 'queued') AS steps_queued,
+                     count(*) FILTER (WHERE status = 'picked') AS steps_running
+                FROM (SELECT status FROM clip_pgqueuer LIMIT {WAITING_MAX}) AS steps) AS q
   LEFT JOIN call_budget AS b ON b.account = $1
 """
 # completed: $1 the pipelines, $2 where the first bar begins, $3 its length, $4 how many bars, $5 the most of one bar
@@ -251,5 +263,8 @@ def _engine(row: asyncpg.Record, limits: BudgetSettings) -> Engine:
         row["oldest_signal_seconds"],
         row["looks_due"],
         row["latest_look_seconds"],
+        row["workers"],
+        row["steps_queued"],
+        row["steps_running"],
         budget,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -63,6 +63,39 @@ async def read_clip(connection: asyncpg.Connection, clip_id: str) -> Clip | None
     """The clip, or None when there is none."""
     row = await connection.fetchrow(f"SELECT {COLUMNS} FROM clips WHERE id = $1", clip_id)
     return clip_from_row(row) if row else None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a clip stands: of its row what changes and is asked for most, and nothing of any size."""
+
+    id: str
+    pipeline: str
+    status: str
+    progress: float
+    error_message: str | None
+    updated_at: datetime
+    status_since: datetime
+    version: int
+
+
+async def read_standings(connection: asyncpg.Connection, clip_ids: Sequence[str]) -> dict[str, Standing]:
+    """Where the clips stand, by id; those that do not exist are left out."""
+    rows = await connection.fetch(_STANDINGS, clip_ids)
+    return {row["id"]: Standing(*row.values()) for row in rows}
+
+
+async def read_versions(connection: asyncpg.Connection, clip_ids: Sequence[str]) -> dict[str, int]:
+    """The number of each clip's last change, by id; those that do not exist are left out."""
+    return dict(await connection.fetch(_VERSIONS, clip_ids))
+
+
+# The arrays are hidden from the planner, which would plan anew for each of their lengths.
+_STANDINGS = """
+SELECT id, pipeline, status, progress::float8 AS progress, error_message, updated_at, status_since, version
+  FROM unnest((SELECT $1::text[])) AS wanted(id_of_clip) JOIN clips ON id = id_of_clip
+"""
+_VERSIONS = "SELECT id, version FROM unnest((SELECT $1::text[])) AS wanted(id_of_clip) JOIN clips ON id = id_of_clip"
 
 
 async def read_clip_by_uid(connection: asyncpg.Connection, uid: str) -> Clip | None:

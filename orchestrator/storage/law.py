@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from statusutils import TABLES, StatusTable, is_valid_status_transition, span
+from statusutils import ERROR, TABLES, StatusTable, is_valid_status_transition, span
 
 
 def render_law_functions() -> str:
-    """The SQL that creates ``status_rows``, ``status_order`` and ``status_may_move``.
+    """The SQL that creates ``status_rows``, ``status_order``, ``status_may_move`` and ``status_holds``.
 
     The same tables give the same text.
     """
@@ -23,6 +23,14 @@ def render_law_functions() -> str:
         for new in table.statuses
         if is_valid_status_transition(old.name, new.name, table)
     )
+    spans = "\n        ".join(
+        f"WHEN '{table.pipeline}/{status.name}' THEN progress BETWEEN {low} AND {high}"
+        for table in TABLES.values()
+        for status in table.statuses
+        if status.name != ERROR
+        for low, high in (span(status.name, table),)
+    )
+    errors = ", ".join(f"'{pipeline}/{ERROR}'" for pipeline in TABLES)
     return f"""\
 CREATE OR REPLACE FUNCTION status_rows()
 RETURNS TABLE (pipeline text, status text, ord integer, floor numeric, ceiling numeric)
@@ -39,6 +47,13 @@ CREATE OR REPLACE FUNCTION status_may_move(pipeline text, old text, new text) RE
 LANGUAGE sql IMMUTABLE AS $$
     SELECT pipeline || '/' || old || '>' || new IN (
         {moves})
+$$;
+CREATE OR REPLACE FUNCTION status_holds(pipeline text, status text, progress numeric) RETURNS boolean
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE pipeline || '/' || status
+        {spans}
+        ELSE pipeline || '/' || status IN ({errors})
+    END
 $$;
 """
 

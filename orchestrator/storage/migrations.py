@@ -1,7 +1,11 @@
-"""Brings a database to the newest version; safe to repeat and to race.
+"""Brings a database to the newest version; safe to repeat and to race, and beside everything that runs.
 
 Numbered files are applied once, in order, each in a transaction of its own, and their hash is kept: an
 edited one is refused. The law's functions and the privileges are stated again each time.
+
+No step holds up a running house for long: one that has to wait for a lock gives up after `LOCK_SECONDS`, lets pass
+who queued behind it, and tries again. What cannot be done in a transaction (an index that is built beside the writers)
+stands in a file of its own, see `outside`.
 """
 
 from __future__ import annotations
@@ -10,23 +14,36 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import asyncpg
 import structlog
 
 from orchestrator.storage.law import render_law_functions
+from orchestrator.storage.outside import UnfinishedIndex, apply_outside, is_outside
 from orchestrator.storage.pool import is_pooled, may_act_in
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 ROLES = ("orchestrator_api", "orchestrator_monitor")
 # Any number, as long as nobody else uses it: one migration at a time per database.
 _LOCK_KEY = 7_203_118_554
-# A migration that waits longer than this for another one has met a hung session.
-_LOCK_TIMEOUT = "120s"
+# A migration that waits longer than this for another one has met a hung session, or a large index that is being built.
+_TURN_SECONDS = 120.0
+_LOOK_EVERY_SECONDS = 0.2
+# Who wants a table for itself has everybody queue behind it until it gets it. Two seconds of that are felt by nobody
+# who waits up to five for a lock himself; a running autovacuum gives way after one.
+LOCK_SECONDS = 2.0
+# Between two tries: what was held up in the meantime goes through. Thirty tries are over within two minutes.
+_PAUSE_SECONDS = 1.0
+_TRIES = 30
 # Setting up the roles takes milliseconds: twenty turns let a dozen databases of one server be migrated at once.
 _TURNS = 20
 _LONGEST_PAUSE_SECONDS = 0.1
@@ -66,7 +83,8 @@ async def migrate(dsn: str, directory: Path | None = None) -> list[str]:
     """Bring the database at *dsn* to the newest version; the names of what was applied now.
 
     Raises:
-        MigrationError: an applied file was edited, the database is newer than this program, or a pooler is in the way.
+        MigrationError: an applied file was edited, the database is newer than this program, a pooler is in the way, or
+            somebody else is.
     """
     directory = directory or migrations_directory()
     connection = await asyncpg.connect(dsn, timeout=30)
@@ -76,11 +94,12 @@ async def migrate(dsn: str, directory: Path | None = None) -> list[str]:
                 "a connection pooler stands at this address, and a migration needs a session of its own;"
                 " set DATABASE_DIRECT_URL to the server's own address"
             )
-        await connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY)
+        await connection.execute(f"SET lock_timeout = '{LOCK_SECONDS:g}s'")
+        await _take_turn(connection)
         applied = await _apply_numbered(connection, read_migrations(directory))
-        await _state_the_law(connection, (directory / "law.sql").read_text("utf-8"))
-        await _set_up_roles(connection, directory)
+        law = [(directory / name).read_text("utf-8") for name in ("law.sql", "history.sql")]
+        await _patiently("the law", lambda: _state_the_law(connection, law))
+        await _patiently("the roles", lambda: _set_up_roles(connection, directory))
         return applied
     finally:
         await connection.close(timeout=10)
@@ -98,6 +117,40 @@ async def pending_migrations(connection: asyncpg.Connection, directory: Path | N
     return [each.name for each in _unapplied(read_migrations(directory), {row["name"]: row["sha256"] for row in rows})]
 
 
+async def _take_turn(connection: asyncpg.Connection) -> None:
+    """Be the one that migrates this database. Asks again and again: a statement that waited for it would hold on to
+    what it saw, an index that is built beside it would wait for that, and both for each other.
+    """
+
+    until = time.monotonic() + _TURN_SECONDS
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY):
+        if time.monotonic() > until:
+            raise MigrationError(
+                f"another migration has been under way for {_TURN_SECONDS:.0f} s; let it end, then run this again"
+            )
+        await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+
+async def _patiently(what: str, step: Callable[[], Awaitable[T]]) -> T:
+    """Do *step*, a transaction, again when a lock was not to be had in time.
+
+    Raises:
+        MigrationError: it never was.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            return await step()
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            if not left:
+                break
+            log.info("a lock was not to be had; the others go first", step=what, tries_left=left)
+            await asyncio.sleep(_PAUSE_SECONDS)
+    raise MigrationError(
+        f"{what}: a lock was not to be had in {_TRIES} tries;"
+        " some session keeps a transaction open, pg_stat_activity shows which; end it and run this again"
+    )
+
+
 async def _apply_numbered(connection: asyncpg.Connection, migrations: list[Migration]) -> list[str]:
     await connection.execute(
         "CREATE TABLE IF NOT EXISTS schema_migrations"
@@ -106,14 +159,34 @@ async def _apply_numbered(connection: asyncpg.Connection, migrations: list[Migra
     rows = await connection.fetch("SELECT name, sha256 FROM schema_migrations")
     applied = []
     for migration in _unapplied(migrations, {row["name"]: row["sha256"] for row in rows}):
-        async with connection.transaction():
-            await connection.execute(migration.sql)
-            await connection.execute(
-                "INSERT INTO schema_migrations (name, sha256) VALUES ($1, $2)", migration.name, migration.sha256
-            )
+        if is_outside(migration.sql):
+            await _patiently(migration.name, partial(_apply_outside, connection, migration))
+        else:
+            await _patiently(migration.name, partial(_apply_inside, connection, migration))
         log.info("migration applied", migration=migration.name)
         applied.append(migration.name)
     return applied
+
+
+async def _apply_inside(connection: asyncpg.Connection, migration: Migration) -> None:
+    async with connection.transaction():
+        await connection.execute(migration.sql)
+        await _note(connection, migration)
+
+
+async def _apply_outside(connection: asyncpg.Connection, migration: Migration) -> None:
+    try:
+        await apply_outside(connection, migration.sql)
+    except UnfinishedIndex as problem:
+        raise MigrationError(f"{migration.name}: {problem}; run this again, it is built anew") from problem
+    await _note(connection, migration)
+
+
+async def _note(connection: asyncpg.Connection, migration: Migration) -> None:
+    """Keep that it was applied, and as which text."""
+    await connection.execute(
+        "INSERT INTO schema_migrations (name, sha256) VALUES ($1, $2)", migration.name, migration.sha256
+    )
 
 
 def _unapplied(migrations: list[Migration], known: dict[str, str]) -> list[Migration]:
@@ -131,7 +204,7 @@ def _unapplied(migrations: list[Migration], known: dict[str, str]) -> list[Migra
     return [migration for migration in migrations if migration.name not in known]
 
 
-async def _state_the_law(connection: asyncpg.Connection, law: str) -> None:
+async def _state_the_law(connection: asyncpg.Connection, law: Sequence[str]) -> None:
     """Create the functions and triggers that refuse what the law refuses.
 
     They act with their owner's rights and keep the search path in force here: temporary objects stand last in it,
@@ -140,8 +213,8 @@ async def _state_the_law(connection: asyncpg.Connection, law: str) -> None:
     async with connection.transaction():
         schema = await connection.fetchval("SELECT quote_ident(current_schema())")
         await connection.execute(f"SET LOCAL search_path = {schema}, pg_temp")
-        await connection.execute(render_law_functions())
-        await connection.execute(law)
+        for text in (render_law_functions(), *law):
+            await connection.execute(text)
 
 
 async def _set_up_roles(connection: asyncpg.Connection, directory: Path) -> None:

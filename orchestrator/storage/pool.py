@@ -98,14 +98,24 @@ class _Loan:
         # By itself asyncpg waits as long as one waited for the loan, and what goes wrong then takes the place of
         # *error*, which may be a cancellation.
         task = asyncio.current_task()
+        is_broken = _is_broken(self._connection)
         try:
             await self._pool.release(self._connection, timeout=_RELEASE_SECONDS)
         except DATABASE_AWAY:
-            # asyncpg has closed it. What was opened before it may be as dead, and each would cost its own time-out.
+            is_broken = True  # asyncpg has closed it
+        if is_broken:
+            # What was opened before it may be as dead, and each would cost its own time-out.
             self._pool.distrust_idle()
         if isinstance(error, DATABASE_AWAY) and task is not None and task.cancelling():
             # A transaction that could not be rolled back has already put its error there.
             raise asyncio.CancelledError from error
+
+
+def _is_broken(connection: asyncpg.Connection) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True  # closed, and taken back by its pool already
 
 
 async def create_pool(

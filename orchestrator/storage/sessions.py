@@ -54,8 +54,11 @@ class WithSession(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no
             await self.execute(setting)
 
     def get_reset_query(self) -> str:
-        """As the base class has it, which forgets what was set after the opening: that is set again."""
-        return f"{super().get_reset_query()}\n{self._transaction_limit()}"
+        """Nothing: no statement of ours leaves anything behind in its session, and asking costs a round trip a loan.
+
+        A transaction that was left open is rolled back all the same.
+        """
+        return ""
 
     def _transaction_limit(self) -> str:
         return "; ".join(f"SET {name} = '{value}'" for name, value in transaction_limit(self).items())

@@ -57,7 +57,7 @@ async def forget_uploads(connection: asyncpg.Connection, unused_for: timedelta) 
     An upload that an unfinished job names stays, and so does one that is wanted at this very moment.
     """
     rows = await connection.fetch(
-        "DELETE FROM uploads u WHERE u.used_at < clock_timestamp() - $1::interval AND NOT EXISTS ("
+        "DELETE FROM uploads u WHERE u.used_at < statement_timestamp() - $1::interval AND NOT EXISTS ("
         " SELECT FROM clips c WHERE c.look_at IS NOT NULL AND c.processing_details ->> 'upload_id' = u.id)"
         " RETURNING u.id",
         unused_for,

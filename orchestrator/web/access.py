@@ -17,9 +17,11 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from pydantic import SecretStr
 
 from orchestrator.settings import LOOPBACK_HOSTS, Settings
 from orchestrator.web.problems import Problem
@@ -66,21 +68,25 @@ def known_tokens(settings: Settings) -> list[str]:
     return [token.get_secret_value() for token in (*settings.api_tokens, *settings.api_read_tokens)]
 
 
+@lru_cache(maxsize=8)
+def _holders(api_tokens: tuple[SecretStr, ...], read_tokens: tuple[SecretStr, ...]) -> tuple[tuple[bytes, Caller], ...]:
+    """Who comes with which token; a token in both lists may act."""
+    texts = [(token.get_secret_value(), True) for token in api_tokens]
+    texts += [(token.get_secret_value(), False) for token in read_tokens]
+    return tuple((_raw(text), Caller(scope_of(text), may_act=may_act)) for text, may_act in texts)
+
+
 def _by_token(request: web.Request, settings: Settings, tokens: list[str], now: datetime) -> Caller:
     header = request.headers.get("Authorization")
     if header is not None:
-        return _caller(_by_bearer(header, tokens), settings)
+        return _by_bearer(header, _holders(settings.api_tokens, settings.api_read_tokens))
     cookie = request.cookies.get(SESSION_COOKIE, "")
     token = read_session(cookie, tokens, now) if cookie else None
     if token is None:
         raise Problem("unauthorized", "No token was sent", headers={"WWW-Authenticate": "Bearer"})
     require_own_page(request, lenient=False)
-    return _caller(token, settings, by_cookie=True)
-
-
-def _caller(token: str, settings: Settings, *, by_cookie: bool = False) -> Caller:
     may_act = find_token(token, [each.get_secret_value() for each in settings.api_tokens]) is not None
-    return Caller(scope_of(token), by_cookie, may_act)
+    return Caller(scope_of(token), by_cookie=True, may_act=may_act)
 
 
 def scope_of(token: str) -> str:
@@ -90,8 +96,8 @@ def scope_of(token: str) -> str:
 
 def find_token(offered: str, tokens: list[str]) -> str | None:
     """The token that equals *offered*; how long this takes tells nothing about any of them."""
-    raw = offered.encode("utf-8", "surrogateescape")
-    matches = [hmac.compare_digest(raw, token.encode("utf-8", "surrogateescape")) for token in tokens]
+    raw = _raw(offered)
+    matches = [hmac.compare_digest(raw, _raw(token)) for token in tokens]
     return next((token for token, equal in zip(tokens, matches, strict=True) if equal), None)
 
 
@@ -119,14 +125,21 @@ def _seal(token: str, claim: str) -> str:
     return hmac.new(key, claim.encode("utf-8"), hashlib.sha256).hexdigest()
 
 
-def _by_bearer(header: str, tokens: list[str]) -> str:
+def _raw(token: str) -> bytes:
+    return token.encode("utf-8", "surrogateescape")
+
+
+def _by_bearer(header: str, holders: tuple[tuple[bytes, Caller], ...]) -> Caller:
     scheme, _, offered = header.partition(" ")
-    token = find_token(offered.strip(), tokens) if scheme.lower() == "bearer" else None
-    if token is None:
-        raise Problem(
-            "unauthorized", "The token is not one of ours", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'}
-        )
-    return token
+    if scheme.lower() == "bearer":
+        raw = _raw(offered.strip())
+        # Every one is compared: how long this takes tells nothing about any of them.
+        found = [caller for token, caller in holders if hmac.compare_digest(raw, token)]
+        if found:
+            return found[0]
+    raise Problem(
+        "unauthorized", "The token is not one of ours", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'}
+    )
 
 
 def is_loopback_host(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from orchestrator.storage.clips import read_standings, read_versions
 from orchestrator.storage.pool import connect_to_listen
 from orchestrator.web.assets import ASSETS, read_assets
 from orchestrator.web.board import BOARD, Board
@@ -26,12 +28,15 @@ from orchestrator.web.openapi import DOCUMENT, build_document
 from orchestrator.web.refusals import REFUSALS, Refusals, UnreadableCalls
 from orchestrator.web.routes import API_ROUTES, ROUTES
 from orchestrator.web.services import SERVICES, Services
+from orchestrator.web.shared_reads import STANDINGS, VERSIONS, SharedReads
+from orchestrator.web.shared_signals import SHARED_SIGNALS, SharedSignals
 
 log = structlog.get_logger(__name__)
 
 # Inside the ten seconds in which a stop must end, with room for closing what is left.
 _SHUTDOWN_SECONDS = 7.0
 
+_CALLED_MOST = ("/api/clips/{id}/signals", "/api/clips/{id:.*}/status", "/api/clips/{id}")
 
 _http_log = logging.getLogger("orchestrator.web.http")
 
@@ -53,16 +58,21 @@ def create_app(services: Services, heartbeat_seconds: float = HEARTBEAT_SECONDS)
     app[METRICS] = Metrics()
     app[REFUSALS] = Refusals()
     app[ASSETS] = read_assets()
-    app[DOCUMENT] = build_document(API_ROUTES)
+    document: Callable[[], dict[str, Any]] = functools.cache(functools.partial(build_document, API_ROUTES))
+    app[DOCUMENT] = document
     app[EXPECTATIONS] = Expectations()
     app[BOARD] = Board()
     app[PLACE] = place_from(services.settings)
     tus.prepare(app)
     app[DELIVERY_LOG] = DeliveryLog(services.pool)
+    app[SHARED_SIGNALS] = SharedSignals(services.pool)
+    app[STANDINGS] = SharedReads(services.pool, read_standings)
+    app[VERSIONS] = SharedReads(services.pool, read_versions)
     app[GUARDS] = {}
     app[HEARTBEAT] = heartbeat_seconds
     app[FEED] = _feed_for(services, app[METRICS])
-    for route in ROUTES:
+    # The router asks one resource after the other: those that are called most come first.
+    for route in sorted(ROUTES, key=lambda route: route.path not in _CALLED_MOST):
         resource = app.router.add_resource(route.path)
         resource.add_route(route.method, route.handler, expect_handler=expect_file if route.takes_file else expect)
         app[GUARDS][f"{route.method} {resource.canonical}"] = route.guard
@@ -70,6 +80,7 @@ def create_app(services: Services, heartbeat_seconds: float = HEARTBEAT_SECONDS)
             resource.add_route("HEAD", route.handler)
     app.cleanup_ctx.append(_live)
     app.cleanup_ctx.append(_delivery_log)
+    app.cleanup_ctx.append(_shared)
     app.on_shutdown.append(_end_streams)
     return app
 
@@ -116,6 +127,12 @@ async def _live(app: web.Application) -> AsyncIterator[None]:
 async def _delivery_log(app: web.Application) -> AsyncIterator[None]:
     async with app[DELIVERY_LOG].kept():
         yield
+
+
+async def _shared(app: web.Application) -> AsyncIterator[None]:
+    yield
+    for shared in (app[SHARED_SIGNALS], app[STANDINGS], app[VERSIONS]):
+        await shared.close()
 
 
 async def _end_streams(app: web.Application) -> None:

@@ -11,39 +11,80 @@ from orchestrator.pipelines import pipeline_for
 from orchestrator.storage.clips import Clip
 from orchestrator.web.bodies import as_model, read_model, read_object
 from orchestrator.web.connections import connection_of
-from orchestrator.web.idempotency import Answer, keep_answer, making, once
+from orchestrator.web.idempotency import Answer, has_key, keep_answer, making, once
 from orchestrator.web.metrics import METRICS
 from orchestrator.web.problems import Problem, invalid
 from orchestrator.web.reading import clip_id_of, known_clip
 from orchestrator.web.schemas import Empty, SignalRequest
 from orchestrator.web.services import services_of
-from signals import signal_retry, signal_status_update, update_processing_details
-from statusutils import ERROR, table_for
+from orchestrator.web.shared_signals import SHARED_SIGNALS
+from signals import (
+    Asked,
+    Signal,
+    StatusNotInPipeline,
+    signal_retry,
+    signal_status_update,
+    update_processing_details,
+)
+from statusutils import ERROR, TABLES, table_for
 
 SOURCE = "api"
 # What ends a clip on a person's word; the monitor sees the mark and removes the video at the provider.
 DELETION = {"delete_requested": True, "error_code": "deleted", "error_message": "Deleted on request"}
+
+# For each status the pipelines that have it.
+_KNOWN_IN = {
+    status: tuple(name for name, table in TABLES.items() if status in table)
+    for status in {name for table in TABLES.values() for name in table.by_name}
+}
 
 
 @once
 async def send_signal(request: web.Request) -> web.Response:
     """Record that somebody asks for a status."""
     asked = await read_model(request, SignalRequest)
-    clip_id = clip_id_of(request)
-    async with making(request) as connection:
-        clip = await known_clip(connection, clip_id)
-        table = table_for(clip.pipeline)
-        if asked.requested_status not in table:
-            known = ", ".join(table.by_name)
-            raise invalid("requested_status", f"must be one of {known}", asked.requested_status, code="unknown-status")
-        insists = asked.requested_status == ERROR
-        attempt = await signal_status_update(
-            connection, clip_id, asked.requested_status, asked.details, SOURCE, insists=insists
-        )
-        answer = Answer(asked_document(clip, asked.requested_status, attempt), 202)
-        await keep_answer(request, connection, answer)
+    signal = Signal(
+        asked.requested_status,
+        SOURCE,
+        clip_id=clip_id_of(request),
+        details=asked.details,
+        insists=asked.requested_status == ERROR,
+        only_in=_KNOWN_IN.get(asked.requested_status, ()),
+    )
+    answer = await (_ask_once if has_key(request) else _ask)(request, signal)
     recorded(request)
     return answer.response()
+
+
+async def _ask(request: web.Request, signal: Signal) -> Answer:
+    """Write *signal* with whichever others come now."""
+    if not signal.only_in:  # no pipeline has the status; the clip's own tells which there are
+        async with connection_of(request) as connection:
+            raise _no_such_status(signal.status, (await known_clip(connection, str(signal.clip_id))).pipeline)
+    try:
+        return Answer(_document(await request.app[SHARED_SIGNALS].ask(signal), signal.status), 202)
+    except StatusNotInPipeline as problem:
+        raise _no_such_status(signal.status, problem.pipeline) from problem
+
+
+async def _ask_once(request: web.Request, signal: Signal) -> Answer:
+    """Write *signal* in a transaction of its own, with the answer that is kept under the call's key."""
+    clip_id = str(signal.clip_id)
+    async with making(request) as connection:
+        clip = await known_clip(connection, clip_id)
+        if signal.status not in table_for(clip.pipeline):
+            raise _no_such_status(signal.status, clip.pipeline)
+        attempt = await signal_status_update(
+            connection, clip_id, signal.status, signal.details, signal.source, insists=signal.insists
+        )
+        answer = Answer(asked_document(clip, signal.status, attempt), 202)
+        await keep_answer(request, connection, answer)
+    return answer
+
+
+def _no_such_status(status: str, pipeline: str) -> Problem:
+    known = ", ".join(table_for(pipeline).by_name)
+    return invalid("requested_status", f"must be one of {known}", status, code="unknown-status")
 
 
 @once
@@ -94,12 +135,16 @@ async def ask_deletion(connection: asyncpg.Connection, clip: Clip, source: str) 
 
 def asked_document(clip: Clip, requested_status: str, attempt: int) -> dict[str, Any]:
     """What somebody who asked is told: recorded, not done."""
+    return _document(Asked(clip.id, clip.pipeline, clip.status, attempt), requested_status)
+
+
+def _document(asked: Asked, requested_status: str) -> dict[str, Any]:
     return {
-        "id": clip.id,
+        "id": asked.clip_id,
         "requested_status": requested_status,
-        "attempt": attempt,
+        "attempt": asked.attempt,
         "recorded": True,
-        "status": clip.status,
+        "status": asked.status,
     }
 
 

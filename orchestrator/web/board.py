@@ -176,6 +176,9 @@ def _engine(engine: Engine) -> dict[str, Any]:
         "oldest_signal_seconds": round(engine.oldest_signal_seconds, 1),
         "looks_due": engine.looks_due,
         "latest_look_seconds": round(engine.latest_look_seconds, 1),
+        "workers": engine.workers,
+        "steps_queued": engine.steps_queued,
+        "steps_running": engine.steps_running,
         "waiting_counted_to": WAITING_MAX,
         "budget": None
         if budget is None

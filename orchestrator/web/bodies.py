@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from orchestrator.drivers.strict_json import is_plain
 from orchestrator.web.problems import Fault, Problem, invalid, shorten
 
 MAX_BYTES = 1024 * 1024
@@ -38,23 +39,34 @@ async def read_limited(request: web.Request, max_bytes: int) -> bytes:
         return request[_RAW]
     if request.content_length is not None and request.content_length > max_bytes:
         raise _too_large(max_bytes)
+    if request.content.is_eof():  # all of it came with the head, as small ones do: nothing to wait for
+        raw = request.content.read_nowait()
+    else:
+        raw = await _read_in_time(request, max_bytes)
+    if len(raw) > max_bytes:
+        raise _too_large(max_bytes)
+    request[_RAW] = raw
+    return raw
+
+
+async def _read_in_time(request: web.Request, max_bytes: int) -> bytes:
     try:
         async with asyncio.timeout(_BODY_SECONDS):
-            request[_RAW] = await _read_all(request, max_bytes)
+            return await _read_all(request, max_bytes)
     except TimeoutError:
         detail = f"The body took more than {_BODY_SECONDS:g} seconds"
         raise Problem("too-slow", detail, headers={"Connection": "close"}) from None
-    return request[_RAW]
 
 
 async def _read_all(request: web.Request, max_bytes: int) -> bytes:
+    """All of the body, or of a larger one a little more than *max_bytes*: the rest is not waited for."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.content.iter_any():
+        chunks.append(chunk)
         size += len(chunk)
         if size > max_bytes:
-            raise _too_large(max_bytes)
-        chunks.append(chunk)
+            break
     return b"".join(chunks)
 
 
@@ -90,20 +102,15 @@ def decode_object(raw: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as problem:
         raise _bad_json(f"the body is not UTF-8 at byte {problem.start}") from None
     try:
-        value = json.loads(
-            document,
-            object_pairs_hook=_without_duplicates,
-            parse_constant=_not_finite,
-            parse_float=_finite,
-            parse_int=_whole,
-        )
+        value = _DECODER.decode(document)
     except RecursionError:
         raise _bad_json(f"nested deeper than {MAX_DEPTH} levels") from None
     except json.JSONDecodeError as problem:
         raise _bad_json(f"{problem.msg} at line {problem.lineno}, column {problem.colno}") from None
     if not isinstance(value, dict):
         raise _bad_json(f"the body must be an object, not {_json_type(value)}")
-    _walk(value)
+    if not is_plain(document, MAX_DEPTH):
+        _walk(value)
     return value
 
 
@@ -157,6 +164,11 @@ def _whole(written: str) -> int:
     if len(written) > 20 or abs(int(written)) > _WHOLE_MAX:
         raise _bad_json(f"{shorten(written)} is too large a number")
     return int(written)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_without_duplicates, parse_constant=_not_finite, parse_float=_finite, parse_int=_whole
+)
 
 
 def _walk(document: dict[str, Any]) -> None:

@@ -23,7 +23,8 @@ from orchestrator.web.problems import Problem, shorten
 from orchestrator.web.reading import clip_id_of, known_clip
 from orchestrator.web.schemas import Empty
 from orchestrator.web.views import json_response, timestamp
-from orchestrator.web.webhooks import ask_as_told
+from orchestrator.web.webhooks import signal_of
+from signals import signal_status_update
 
 REPLAY_SOURCE = "webhook replay"
 _ID_MAX = 2**63 - 1
@@ -85,10 +86,11 @@ async def replay(connection: asyncpg.Connection, clip: Clip, delivery_id: int | 
         found = await read_delivery(connection, clip.id, delivery_id)
     if found is None:
         raise Problem("unknown-delivery", f"Clip {clip.id} has no such notification, or none any more")
-    asked = await ask_as_told(connection, clip.id, parse_webhook_video(found.body.encode()), source)
-    if asked is None:
+    told = signal_of(parse_webhook_video(found.body.encode()), source)
+    if told is None:
         raise Problem("cannot-replay", f"The state {shorten(found.state or '')} asks for nothing")
-    return asked
+    attempt = await signal_status_update(connection, clip.id, told.status, told.details, source, hearsay=told.hearsay)
+    return told.status, attempt
 
 
 def delivery_id_of(request: web.Request) -> int:

@@ -20,7 +20,8 @@ from orchestrator.web.pages.problem_page import problem_page, wants_page
 from orchestrator.web.problems import Fault, Problem, problem_response, shorten
 from orchestrator.web.security import api_headers, page_headers
 from orchestrator.web.services import services_of
-from signals import DetailsNotAccepted, TooManySignals, UnknownClip
+from orchestrator.web.sharing import TooManyWaiting
+from signals import ClipHeld, DetailsNotAccepted, TooManySignals, UnknownClip
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +44,7 @@ _AWAY = (
 _NOT_MIGRATED = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError)
 # Long enough for a restart of the database to end, short enough for a person to wait.
 _RETRY_AFTER_SECONDS = "5"
+_LATER = {"Retry-After": _RETRY_AFTER_SECONDS}
 
 
 @web.middleware
@@ -52,13 +54,14 @@ async def edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     request_id = secrets.token_hex(8)
     request[REQUEST_ID] = request_id
     route = route_template(request)
-    with structlog.contextvars.bound_contextvars(request_id=request_id):
-        try:
-            response = await _answer(request, handler)
-        except Problem as problem:
-            response = _told(request, problem)
-        if not response.prepared:
-            _add_headers(request, response)
+    # Not undone at the end: the connection's next call binds its own.
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    try:
+        response = await _answer(request, handler)
+    except Problem as problem:
+        response = _told(request, problem)
+    if not response.prepared:
+        _add_headers(request, response)
     request.app[METRICS].observe_request(route, request.method, response.status, perf_counter() - started)
     return response
 
@@ -112,7 +115,11 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except DetailsNotAccepted as problem:
         raise Problem("invalid", str(problem), [Fault("details", str(problem))]) from problem
     except TooManySignals as problem:
-        raise Problem("too-many-signals", str(problem), headers={"Retry-After": _RETRY_AFTER_SECONDS}) from problem
+        raise Problem("too-many-signals", str(problem), headers=_LATER) from problem
+    except TooManyWaiting as problem:
+        raise Problem("too-busy", "Too many calls wait for the database; nothing was done", headers=_LATER) from problem
+    except ClipHeld as problem:
+        raise Problem("too-busy", "The signal was not recorded", headers=_LATER) from problem
     except TransientError as problem:
         seconds = str(max(1, round(problem.retry_after or 5)))
         raise Problem("provider-away", f"{problem.code}: {problem.text}", headers={"Retry-After": seconds}) from problem
@@ -123,9 +130,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise Problem("not-ready-yet", "The database is not migrated; run `orchestrator migrate`") from problem
     except _AWAY as problem:
         log.warning("the database is out of reach", reason=type(problem).__name__)
-        raise Problem(
-            "database-away", "The database did not answer", headers={"Retry-After": _RETRY_AFTER_SECONDS}
-        ) from problem
+        raise Problem("database-away", "The database did not answer", headers=_LATER) from problem
     except HttpProcessingError as problem:
         raise Problem("bad-request", "The request broke off or is malformed") from problem
     except Exception as problem:
@@ -182,7 +187,8 @@ def _told(request: web.Request, problem: Problem) -> web.Response:
 
 def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     settings = services_of(request).settings
-    is_page = response.content_type == "text/html"
+    headers = response.headers
+    is_page = headers.get("Content-Type", "").startswith("text/html")
     for name, value in (page_headers(settings) if is_page else api_headers()).items():
-        response.headers.setdefault(name, value)
-    response.headers["X-Request-Id"] = request[REQUEST_ID]
+        headers.setdefault(name, value)
+    headers["X-Request-Id"] = request[REQUEST_ID]

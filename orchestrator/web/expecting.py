@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import pairwise
 from statistics import median, quantiles
 from time import monotonic
 
@@ -19,31 +17,15 @@ import asyncpg
 import structlog
 from aiohttp import web
 
-from orchestrator.storage.clips import Clip
+from orchestrator.storage.clips import Clip, Standing
+from orchestrator.storage.timing import Arrival, read_arrivals, stays_of
 from orchestrator.web.views import is_terminal
 
 log = structlog.get_logger(__name__)
 
 # Fewer say nothing about the next one.
 SAMPLES_MIN = 5
-_CLIPS = 200
-# Lines of history looked at; a clip has about ten, so twice the clips wanted.
-_LINES = 4000
 _FRESH_SECONDS = 60.0
-
-# time_to_the_end: for each move of a recently completed clip, how long after it the clip was complete
-_TIMES = f"""
-WITH recent AS (
-    SELECT * FROM clip_events ORDER BY id DESC LIMIT {_LINES}
-), ended AS (
-    SELECT clip_id, attempt, at FROM recent
-     WHERE kind = 'moved' AND to_status = 'complete' ORDER BY id DESC LIMIT {_CLIPS}
-)
-SELECT c.pipeline, r.to_status, e.clip_id, extract(epoch FROM e.at - min(r.at))::float8 AS seconds
-  FROM ended e JOIN recent r USING (clip_id, attempt) JOIN clips c ON c.id = e.clip_id
- WHERE r.kind IN ('created', 'moved') AND r.to_status <> 'complete'
- GROUP BY c.pipeline, r.to_status, e.clip_id, e.attempt, e.at
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +51,27 @@ class Expectations:
     _read_at: float = float("-inf")
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    @property
+    def are_old(self) -> bool:
+        """Whether a minute has passed, and nobody reads them just now."""
+        return monotonic() - self._read_at >= _FRESH_SECONDS and not self._lock.locked()
+
     async def refresh(self, connection: asyncpg.Connection) -> None:
         """Read anew if a minute has passed; one caller does, the others go on with what there is."""
-        if monotonic() - self._read_at < _FRESH_SECONDS or self._lock.locked():
+        if not self.are_old:
             return
         async with self._lock:
             self._read_at = monotonic()
             times: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-            ways: defaultdict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)
-            for row in await self._rows(connection):
-                times[row["pipeline"], row["to_status"]].append(row["seconds"])
-                ways[row["pipeline"], row["clip_id"]].append((row["seconds"], row["to_status"]))
+            stays: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+            arrivals = await self._arrivals(connection)
+            for arrival in arrivals:
+                times[arrival.pipeline, arrival.status].append(arrival.seconds)
+            for stay in stays_of(arrivals):
+                stays[stay.arrival.pipeline, stay.arrival.status].append(stay.seconds)
             enough = {place: each for place, each in times.items() if len(each) >= SAMPLES_MIN}
             self.medians = {place: median(each) for place, each in enough.items()}
             self.ranges = {place: (_quantile(each, 25), _quantile(each, 90)) for place, each in enough.items()}
-            stays = _stays(ways)
             self.stages = {place: median(each) for place, each in stays.items()}
             self.usual = {
                 place: Usual(median(each), _quantile(each, 90))
@@ -91,16 +79,15 @@ class Expectations:
                 if len(each) >= SAMPLES_MIN
             }
 
-    async def _rows(self, connection: asyncpg.Connection) -> list[asyncpg.Record]:
+    async def _arrivals(self, connection: asyncpg.Connection) -> list[Arrival]:
         try:
-            rows: list[asyncpg.Record] = await connection.fetch(_TIMES)
+            return await read_arrivals(connection)
         except asyncpg.QueryCanceledError:
             # A slow database answers no status the later for the estimate's sake.
             log.warning("how long clips take could not be read in time")
             return []
-        return rows
 
-    def eta_seconds(self, clip: Clip, now: datetime) -> float | None:
+    def eta_seconds(self, clip: Clip | Standing, now: datetime) -> float | None:
         """Seconds until *clip* is probably complete; None when nothing honest can be said.
 
         A clip that has stood longer than the median has outlived the estimate: nothing is said of it, either.
@@ -128,16 +115,6 @@ class Expectations:
 def _quantile(values: list[float], percent: int) -> float:
     """The value below which so many percent of *values* lie, of which there are several."""
     return quantiles(values, n=100, method="inclusive")[percent - 1]
-
-
-def _stays(ways: Mapping[tuple[str, str], list[tuple[float, str]]]) -> dict[tuple[str, str], list[float]]:
-    """How long each clip stayed at each status: from its arrival there to the next one's, the last until the end."""
-    stays: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    for (pipeline, _), way in ways.items():
-        left = sorted(way, reverse=True)  # the farthest from the end comes first
-        for (seconds, status), (after, _) in pairwise([*left, (0.0, "")]):
-            stays[pipeline, status].append(seconds - after)
-    return stays
 
 
 EXPECTATIONS: web.AppKey[Expectations] = web.AppKey("expectations", Expectations)

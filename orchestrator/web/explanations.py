@@ -9,6 +9,7 @@ from aiohttp import web
 from orchestrator.explaining import read_leadership
 from orchestrator.explanations import Explanation, explanation_of
 from orchestrator.storage.clips import Clip
+from orchestrator.storage.heavy_steps import read_step_of
 from orchestrator.web.connections import connection_of
 from orchestrator.web.reading import clip_id_of, known_clip
 from orchestrator.web.views import json_response, state_of, timestamp, timestamp_or_none
@@ -20,7 +21,8 @@ async def show_explanation(request: web.Request) -> web.Response:
     async with connection_of(request) as connection:
         clip = await known_clip(connection, clip_id)
         leadership = await read_leadership(connection)
-    return json_response(explanation_as_json(clip, explanation_of(clip, leadership.now, leadership)))
+        heavy_step = await read_step_of(connection, clip_id)
+    return json_response(explanation_as_json(clip, explanation_of(clip, leadership.now, leadership, heavy_step)))
 
 
 def explanation_as_json(clip: Clip, explanation: Explanation) -> dict[str, Any]:

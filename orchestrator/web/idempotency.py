@@ -58,10 +58,11 @@ RETURNING true
 _GIVE_BACK = """
 DELETE FROM idempotency_keys WHERE scope = $1 AND key_sha256 = $2 AND claimed_at = $3 AND status IS NULL
 """
-# forget: a few with each claim, so that the table never holds much more than a day
+# forget: a few with each claim, so that the table never holds much more than a day. The time of the statement, which an
+# index can be asked for: by the clock of each row every claim would read the whole day.
 _FORGET = f"""
 DELETE FROM idempotency_keys WHERE (scope, key_sha256) IN (
-    SELECT scope, key_sha256 FROM idempotency_keys WHERE claimed_at < clock_timestamp() - interval '{_KEPT}'
+    SELECT scope, key_sha256 FROM idempotency_keys WHERE claimed_at < statement_timestamp() - interval '{_KEPT}'
      ORDER BY claimed_at LIMIT 20 FOR UPDATE SKIP LOCKED)
 """
 
@@ -121,6 +122,11 @@ def once(handler: Handler) -> Handler:
     return answer_once
 
 
+def has_key(request: web.Request) -> bool:
+    """Whether an answer has to be kept beside what the call makes."""
+    return _CLAIM_KEY in request
+
+
 async def keep_answer(request: web.Request, connection: asyncpg.Connection, answer: Answer) -> None:
     """Keep *answer* under the call's key, if it has one; *connection* is in the transaction that makes the thing."""
     claim = request.get(_CLAIM_KEY)
@@ -135,7 +141,7 @@ async def making(request: web.Request) -> AsyncIterator[asyncpg.Connection]:
     Without a key one statement makes it, and needs no further round trips.
     """
     async with connection_of(request) as connection:
-        if _CLAIM_KEY not in request:
+        if not has_key(request):
             yield connection
             return
         async with connection.transaction():

@@ -19,6 +19,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from orchestrator.storage.heavy_steps import count_steps, read_workers
 from orchestrator.storage.pool import DATABASE_AWAY
 from orchestrator.web.expecting import Expectations
 from orchestrator.web.services import Services, services_of
@@ -64,6 +65,8 @@ class Metrics:
             "orchestrator_http_request_seconds", "Time to the answer", ["route", "method"],
             buckets=_BUCKETS, registry=self.registry,
         )  # fmt: skip
+        # As many as there are label sets: finding one by its labels costs several times what counting does.
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._webhooks = Counter(
             "orchestrator_webhooks", "Notifications of the provider by outcome", ["outcome"], registry=self.registry
         )
@@ -80,8 +83,12 @@ class Metrics:
         """Count one answered call."""
         # Methods are anybody's text; an unknown one must not become a label.
         method = method if method in ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS") else "other"
-        self._requests.labels(route, method, str(status)).inc()
-        self._seconds.labels(route, method).observe(seconds)
+        child = self._children.get((route, method, status))
+        if child is None:
+            child = (self._requests.labels(route, method, str(status)), self._seconds.labels(route, method))
+            self._children[route, method, status] = child
+        child[0].inc()
+        child[1].observe(seconds)
 
     def count_webhook(self, outcome: str) -> None:
         """Count one notification: recorded, unknown, or why it was refused."""
@@ -122,6 +129,10 @@ class _DatabaseFigures:
         self._lease_age = self._gauge("orchestrator_monitor_lease_age_seconds", "Time since the lease was taken")
         self._held = self._gauge("orchestrator_monitor_lease_held", "1 when a monitor holds the lease")
         self._epoch = self._gauge("orchestrator_monitor_epoch", "The leader's number")
+        self._workers = self._gauge("orchestrator_workers", "Workers that live")
+        self._steps = Gauge(
+            "orchestrator_heavy_steps", "Heavy steps that are with the workers", ["state"], registry=self.registry
+        )
         self._up = self._gauge("orchestrator_database_up", "1 when the database answered this time")
         self._stages = Gauge(
             "orchestrator_stage_seconds",
@@ -168,6 +179,10 @@ class _DatabaseFigures:
         self._lease_age.set(_or_nan(lease["lease_age"]))
         self._held.set(1 if lease["held"] else 0)
         self._epoch.set(lease["epoch"])
+        self._workers.set(len(await read_workers(connection)))
+        queued, running = await count_steps(connection)
+        self._steps.labels("queued").set(queued)
+        self._steps.labels("running").set(running)
 
 
 def _or_nan(value: float | None) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -16,7 +17,7 @@ from orchestrator.web import schemas
 from orchestrator.web.access import Guard
 from orchestrator.web.problems import CONTENT_TYPE, KINDS
 from orchestrator.web.route import Route
-from orchestrator.web.views import versioned_response
+from orchestrator.web.views import unchanged, versioned_response
 from statusutils import TABLES
 
 _REF = "#/components/schemas/{model}"
@@ -44,7 +45,8 @@ _LAST_EVENT_ID = {
     "schema": {"type": "string"},
 }
 
-DOCUMENT: web.AppKey[dict[str, Any]] = web.AppKey("openapi", dict)
+# Made when somebody first reads it: that takes memory which a process that is only called never needs.
+DOCUMENT: web.AppKey[Callable[[], dict[str, Any]]] = web.AppKey("openapi")
 
 
 def build_document(routes: tuple[Route, ...]) -> dict[str, Any]:
@@ -68,9 +70,9 @@ def build_document(routes: tuple[Route, ...]) -> dict[str, Any]:
 
 async def show_document(request: web.Request) -> web.Response:
     """The document of this process."""
-    document = request.app[DOCUMENT]
+    document = request.app[DOCUMENT]()
     tag = hashlib.sha256(json.dumps(document).encode()).hexdigest()[:16]
-    return versioned_response(request, tag, document)
+    return unchanged(request, tag) or versioned_response(tag, document)
 
 
 def _operation(route: Route) -> dict[str, Any]:

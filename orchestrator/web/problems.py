@@ -72,6 +72,7 @@ _ROWS = (
     Kind("internal", 500, "Something went wrong here", "Tell the operator the request_id; the log has the rest."),
     Kind("provider-refused", 502, "The provider refused the call", "Read the detail; the account may need attention."),
     Kind("database-away", 503, "The database is out of reach", "Ask again in a few seconds."),
+    Kind("too-busy", 503, "More calls wait than can be taken", "Ask again after the time Retry-After names."),
     Kind("provider-away", 503, "The provider is out of reach or busy", "Ask again after the time Retry-After names."),
     Kind(
         "not-ready-yet", 503, "The service is not ready", "Read the detail; run `orchestrator migrate` if it says so."

@@ -14,11 +14,13 @@ from aiohttp import web
 from orchestrator.noticing import VIEWS, yardsticks_from
 from orchestrator.storage.clips import Clip, read_clip, read_events
 from orchestrator.storage.listing import Filter, Listing, Place, read_listing
+from orchestrator.storage.pruning import read_pruned_before
 from orchestrator.web.bodies import check_text
 from orchestrator.web.connections import connection_of
 from orchestrator.web.expecting import EXPECTATIONS, Expectations, Usual
 from orchestrator.web.problems import Problem, invalid, shorten
 from orchestrator.web.services import services_of
+from orchestrator.web.shared_reads import STANDINGS, VERSIONS
 from orchestrator.web.views import (
     CLIP_ID,
     clip_as_json,
@@ -26,6 +28,8 @@ from orchestrator.web.views import (
     json_response,
     status_as_json,
     timestamp,
+    timestamp_or_none,
+    unchanged,
     unknown_as_json,
     versioned_response,
 )
@@ -178,26 +182,31 @@ async def known_clip(connection: asyncpg.Connection, clip_id: str) -> Clip:
 async def show_clip(request: web.Request) -> web.Response:
     """One clip, with its version as ETag."""
     clip_id = clip_id_of(request)
+    if "If-None-Match" in request.headers:
+        # Whoever polls has it already, most of the time: its number tells, and costs a fraction of the row.
+        version = await request.app[VERSIONS].get(clip_id)
+        answer = None if version is None else unchanged(request, f"v{version}")
+        if answer is not None:
+            return answer
     async with connection_of(request) as connection:
         clip = await known_clip(connection, clip_id)
-    return versioned_response(request, f"v{clip.version}", clip_as_json(clip))
+    return versioned_response(f"v{clip.version}", clip_as_json(clip))
 
 
 async def show_status(request: web.Request) -> web.Response:
     """Where a clip stands; an unknown id is an answer, not a 404."""
     clip_id = request.match_info["id"]
     now, expectations = services_of(request).now(), request.app[EXPECTATIONS]
-    clip = None
-    if CLIP_ID.fullmatch(clip_id):
+    if expectations.are_old:
         async with connection_of(request) as connection:
-            clip = await read_clip(connection, clip_id)
             await expectations.refresh(connection)
+    clip = await request.app[STANDINGS].get(clip_id) if CLIP_ID.fullmatch(clip_id) else None
     if clip is None:
         return json_response(unknown_as_json(clip_id, now))
     eta_seconds = expectations.eta_seconds(clip, now)
     # An estimate that has moved by less than ten seconds is the same to whoever polls.
     tag = f"s{clip.version}" if eta_seconds is None else f"s{clip.version}-{int(eta_seconds / 10)}"
-    return versioned_response(request, tag, status_as_json(clip, eta_seconds))
+    return unchanged(request, tag) or versioned_response(tag, status_as_json(clip, eta_seconds))
 
 
 async def show_events(request: web.Request) -> web.Response:
@@ -208,6 +217,7 @@ async def show_events(request: web.Request) -> web.Response:
     async with connection_of(request) as connection:
         await known_clip(connection, clip_id)
         events = await read_events(connection, clip_id, after, limit + 1)
+        pruned_before = await read_pruned_before(connection, clip_id)
         pending = await read_pending(connection, clip_id)
     shown = events[:limit]
     return json_response(
@@ -223,5 +233,6 @@ async def show_events(request: web.Request) -> web.Response:
                 for signal in pending
             ],
             "next_after": shown[-1].id if len(events) > limit else None,
+            "pruned_before": timestamp_or_none(pruned_before),
         }
     )

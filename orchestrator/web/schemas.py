@@ -31,7 +31,8 @@ State = Literal["pending", "running", "done", "failed"]
 class Strict(BaseModel):
     """A request: no unknown fields, no silent conversions."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # Checks are built when the first request of a kind comes: most kinds never come to most processes.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class NewUpload(Strict):
@@ -131,7 +132,13 @@ class VideoRequest(Strict):
     videoUid: str = Field(pattern=UID_PATTERN, description="the provider's id of the video")
 
 
-class CreatedClip(BaseModel):
+class Answer(BaseModel):
+    """What is answered: only the reference reads these shapes, so they are built when it is made."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class CreatedClip(Answer):
     """A clip that was made just now."""
 
     id: str
@@ -143,7 +150,7 @@ class CreatedClip(BaseModel):
     upload_expires_at: datetime | None
 
 
-class ClipAnswer(BaseModel):
+class ClipAnswer(Answer):
     """A clip: the columns of its row, and what follows from them for people."""
 
     id: str
@@ -177,14 +184,14 @@ class ClipAnswer(BaseModel):
     version: int
 
 
-class ClipList(BaseModel):
+class ClipList(Answer):
     """A page of clips, newest first."""
 
     clips: list[ClipAnswer]
     next_cursor: str | None = Field(description="for the next page; null at the end")
 
 
-class StatusAnswer(BaseModel):
+class StatusAnswer(Answer):
     """Where a clip stands; also for an id that nobody knows."""
 
     id: str
@@ -199,7 +206,7 @@ class StatusAnswer(BaseModel):
     updated_at: datetime | None
 
 
-class EventAnswer(BaseModel):
+class EventAnswer(Answer):
     """One line of a clip's history."""
 
     id: int
@@ -214,7 +221,7 @@ class EventAnswer(BaseModel):
     details: dict[str, Any]
 
 
-class PendingAnswer(BaseModel):
+class PendingAnswer(Answer):
     """A signal that waits to be judged."""
 
     requested_status: StatusName
@@ -223,15 +230,18 @@ class PendingAnswer(BaseModel):
     at: datetime
 
 
-class EventList(BaseModel):
+class EventList(Answer):
     """A clip's history, oldest first."""
 
     events: list[EventAnswer]
     pending: list[PendingAnswer]
     next_after: int | None = Field(description="for the next page; null at the end")
+    pruned_before: datetime | None = Field(
+        description="before then only the ends of attempts are kept, the rest was pruned; null while nothing was"
+    )
 
 
-class ExplanationAnswer(BaseModel):
+class ExplanationAnswer(Answer):
     """Why a clip is where it is, and what happens next."""
 
     id: str
@@ -251,7 +261,7 @@ class ExplanationAnswer(BaseModel):
     at: datetime = Field(description="the moment all this is said of, by the database's clock")
 
 
-class DeliveryAnswer(BaseModel):
+class DeliveryAnswer(Answer):
     """A notification that was really signed, however often the same one came."""
 
     id: int
@@ -266,7 +276,7 @@ class DeliveryAnswer(BaseModel):
     body: str = Field(description="without secrets; a large one is cut to the fields that count")
 
 
-class RefusalAnswer(BaseModel):
+class RefusalAnswer(Answer):
     """How often notifications were refused for one reason, whatever clip they spoke of."""
 
     reason: str
@@ -274,14 +284,14 @@ class RefusalAnswer(BaseModel):
     last_at: datetime
 
 
-class DeliveryList(BaseModel):
+class DeliveryList(Answer):
     """The notifications of a clip, newest first, and what was refused within a day."""
 
     deliveries: list[DeliveryAnswer]
     refused_within_a_day: list[RefusalAnswer]
 
 
-class CallAnswer(BaseModel):
+class CallAnswer(Answer):
     """One try of one call to the provider."""
 
     at: datetime
@@ -294,13 +304,13 @@ class CallAnswer(BaseModel):
     problem: str | None = Field(description="the code of what was wrong with it")
 
 
-class CallList(BaseModel):
+class CallList(Answer):
     """The last calls about a clip's video, newest first, as long as they are kept."""
 
     calls: list[CallAnswer]
 
 
-class AskedAnswer(BaseModel):
+class AskedAnswer(Answer):
     """A request was recorded; the monitor judges it."""
 
     id: str
@@ -310,7 +320,7 @@ class AskedAnswer(BaseModel):
     status: StatusName = Field(description="where the clip stands now")
 
 
-class RetryCount(BaseModel):
+class RetryCount(Answer):
     """What retrying the failed clips of a filter would do."""
 
     clips: int = Field(description="clips a new attempt would be asked for")
@@ -320,7 +330,7 @@ class RetryCount(BaseModel):
     failed_before: datetime = Field(description="when the count was made; send it with the retry")
 
 
-class RetryResult(BaseModel):
+class RetryResult(Answer):
     """What one call asked for; the monitor judges it."""
 
     asked: int
@@ -332,7 +342,7 @@ class RetryResult(BaseModel):
     recorded: Literal[True]
 
 
-class BoardCount(BaseModel):
+class BoardCount(Answer):
     """How many clips stand at one status of one pipeline."""
 
     pipeline: str
@@ -343,7 +353,7 @@ class BoardCount(BaseModel):
     at_least: bool = Field(description="counting was ended here: there may be more")
 
 
-class BoardView(BaseModel):
+class BoardView(Answer):
     """How many clips one view holds."""
 
     view: str
@@ -352,7 +362,7 @@ class BoardView(BaseModel):
     at_least: bool
 
 
-class BoardBudget(BaseModel):
+class BoardBudget(Answer):
     """The calls to the provider that are left."""
 
     calls_left: float = Field(description="calls that may be made now")
@@ -362,7 +372,7 @@ class BoardBudget(BaseModel):
     provider_left: int | None = Field(description="what the provider itself said is left, as long as that holds")
 
 
-class BoardEngine(BaseModel):
+class BoardEngine(Answer):
     """Who leads, and what waits."""
 
     leader: str | None = Field(description="the monitor that leads; null when none does")
@@ -373,32 +383,35 @@ class BoardEngine(BaseModel):
     oldest_signal_seconds: float
     looks_due: int
     latest_look_seconds: float
-    waiting_counted_to: int = Field(description="the two counts end here")
+    workers: int = Field(description="workers that live; without one the monitor does heavy steps itself")
+    steps_queued: int = Field(description="heavy steps that wait for a worker")
+    steps_running: int = Field(description="heavy steps that a worker is at")
+    waiting_counted_to: int = Field(description="the counts of what waits end here")
     budget: BoardBudget | None = Field(description="null before the first call to the provider")
 
 
-class BoardReason(BaseModel):
+class BoardReason(Answer):
     """How many of the clips that failed last did so for one reason."""
 
     error_code: str
     clips: int
 
 
-class BoardBar(BaseModel):
+class BoardBar(Answer):
     """Clips completed in the span that began at a moment."""
 
     at: datetime
     clips: int
 
 
-class BoardCompleted(BaseModel):
+class BoardCompleted(Answer):
     """Clips completed, by the minute for an hour and by the hour for a day."""
 
     minutes: list[BoardBar]
     hours: list[BoardBar]
 
 
-class BoardStage(BaseModel):
+class BoardStage(Answer):
     """How long the clips completed last stood at one status."""
 
     pipeline: str
@@ -407,7 +420,7 @@ class BoardStage(BaseModel):
     p90_seconds: float = Field(description="nine of ten clips stood there no longer")
 
 
-class BoardAnswer(BaseModel):
+class BoardAnswer(Answer):
     """The figures of the board."""
 
     at: datetime
@@ -423,7 +436,7 @@ class BoardAnswer(BaseModel):
     stages: list[BoardStage]
 
 
-class PriorAnswer(BaseModel):
+class PriorAnswer(Answer):
     """What the prior system's clients get."""
 
     success: Literal[True]
@@ -441,20 +454,20 @@ class Mp4Answer(PriorAnswer):
     ready: bool
 
 
-class Recorded(BaseModel):
+class Recorded(Answer):
     """A notification was taken."""
 
     received: Literal[True]
 
 
-class Health(BaseModel):
+class Health(Answer):
     """The process answers."""
 
     status: Literal["ok"]
     version: str
 
 
-class Readiness(BaseModel):
+class Readiness(Answer):
     """The database answers and is up to date."""
 
     status: Literal["ready"]
@@ -463,7 +476,7 @@ class Readiness(BaseModel):
     monitor_round_age_seconds: float | None = Field(description="age of the monitor's last round; null if none yet")
 
 
-class FaultAnswer(BaseModel):
+class FaultAnswer(Answer):
     """One thing to mend."""
 
     field: str
@@ -471,7 +484,7 @@ class FaultAnswer(BaseModel):
     reason: str
 
 
-class ProblemAnswer(BaseModel):
+class ProblemAnswer(Answer):
     """Why a call was refused (RFC 9457)."""
 
     type: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -23,9 +24,12 @@ _DOCUMENTS = {
 }
 
 
-def api_headers() -> dict[str, str]:
+_API = _EVERYWHERE | {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
+
+
+def api_headers() -> Mapping[str, str]:
     """For answers that are no pages: nothing in them may run or be framed."""
-    return _EVERYWHERE | {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
+    return _API
 
 
 def page_headers(settings: Settings) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from orchestrator.identifiers import minted_at
-from orchestrator.storage.clips import Clip, Event
+from orchestrator.storage.clips import Clip, Event, Standing
 from orchestrator.web.schemas import State
 from statusutils import COMPLETE, ERROR, TABLES, get_status_message
 from statusutils.transitions import NEEDS_EVIDENCE, RULES
@@ -69,7 +69,7 @@ def clip_as_json(clip: Clip) -> dict[str, Any]:
     }
 
 
-def status_as_json(clip: Clip, eta_seconds: float | None) -> dict[str, Any]:
+def status_as_json(clip: Standing, eta_seconds: float | None) -> dict[str, Any]:
     """The short document for those who poll."""
     return {
         "id": clip.id,
@@ -138,17 +138,27 @@ def json_response(
     )
 
 
-def versioned_response(request: web.Request, tag: str, document: Mapping[str, Any]) -> web.Response:
-    """*document* with an ETag, or 304 when the caller has it already."""
-    headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache"}
+def unchanged(request: web.Request, tag: str) -> web.Response | None:
+    """The 304 for a caller who has what *tag* stands for; None for all others."""
     if matches_etag(request.headers.get("If-None-Match", ""), tag):
-        return web.Response(status=304, headers=headers)
-    return json_response(document, headers=headers)
+        return web.Response(status=304, headers=_versioned(tag))
+    return None
+
+
+def versioned_response(tag: str, document: Mapping[str, Any]) -> web.Response:
+    """*document* with its ETag."""
+    return json_response(document, headers=_versioned(tag))
+
+
+def _versioned(tag: str) -> dict[str, str]:
+    return {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache"}
 
 
 def matches_etag(header: str, tag: str) -> bool:
     """Whether an If-None-Match header names *tag*; weak and strong count alike for a GET."""
-    return header.strip() == "*" or any(part.strip().removeprefix("W/") == f'"{tag}"' for part in header.split(","))
+    return bool(header) and (
+        header.strip() == "*" or any(part.strip().removeprefix("W/") == f'"{tag}"' for part in header.split(","))
+    )
 
 
 def _plain(value: Any) -> Any:

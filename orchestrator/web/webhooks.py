@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 
-import asyncpg
-import structlog
 from aiohttp import web
 
 from orchestrator.drivers.cloudflare_models import WEBHOOK_MAX_BYTES, Video, parse_webhook_video
@@ -25,11 +23,10 @@ from orchestrator.web.metrics import METRICS
 from orchestrator.web.problems import Fault, Problem
 from orchestrator.web.refusals import REFUSALS
 from orchestrator.web.services import services_of
+from orchestrator.web.shared_signals import SHARED_SIGNALS
 from orchestrator.web.views import json_response
-from signals import SignalError, signal_status_update
+from signals import Signal, SignalError, UnknownClip
 from statusutils import ERROR
-
-log = structlog.get_logger(__name__)
 
 SOURCE = "webhook"
 # Enough to understand a failure; the provider's texts have about 100 characters.
@@ -67,36 +64,35 @@ def _check_signature(request: web.Request, raw: bytes) -> None:
         if problem.reason in ("stale", "early") and was_signed(raw, said, secrets):
             # Ours or the provider's clock is wrong, or somebody sends an old one again: its clip's page tells.
             with contextlib.suppress(BadDocument):
-                _note(request, raw, parse_webhook_video(raw), "stale", "refused")
+                _keep_note(request, raw, parse_webhook_video(raw), "stale", "refused")
         # The reason stays here: whoever guesses should not be told how near he is.
         raise Problem("bad-signature", "The signature is missing, stale or wrong") from problem
 
 
 async def _record(request: web.Request, video: Video) -> bool:
     """Leave one signal for the clip that has this video; whether there is one."""
-    services = services_of(request)
-    raw = await read_limited(request, WEBHOOK_MAX_BYTES)
-    async with connection_of(request) as connection:
-        clip = await read_clip_by_uid(connection, video.uid)
-        if clip is None:
-            return False
+    signal = signal_of(video, SOURCE)
+    if signal is None:
+        async with connection_of(request) as connection:
+            if await read_clip_by_uid(connection, video.uid) is None:
+                return False
+        await _note(request, video, "ignored")
+    else:
         try:
-            asked = await ask_as_told(connection, clip.id, video, SOURCE)
+            await request.app[SHARED_SIGNALS].ask(signal)
+        except UnknownClip:
+            return False
         except SignalError:
-            _note(request, raw, video, "valid", "refused")
+            await _note(request, video, "refused")
             raise
-    if asked is not None:
         request.app[METRICS].count_signal(SOURCE)
-    _note(request, raw, video, "valid", "ignored" if asked is None else "recorded")
-    services.wakeups.wake()
-    log.info("a notification was recorded", clip_id=clip.id, provider_state=video.state.value)
+        await _note(request, video, "recorded")
+    services_of(request).wakeups.wake()
     return True
 
 
-async def ask_as_told(
-    connection: asyncpg.Connection, clip_id: str, video: Video, source: str
-) -> tuple[str, int] | None:
-    """Leave the signal that the notification of *video* stands for; the status and attempt, None if it asks nothing.
+def signal_of(video: Video, source: str) -> Signal | None:
+    """The signal that the notification of *video* stands for; None if it asks nothing.
 
     The one door for notifications: those that come, and those that somebody replays.
     """
@@ -104,10 +100,14 @@ async def ask_as_told(
     if status is None:
         return None
     details = _details(video, is_error=status == ERROR)
-    return status, await signal_status_update(connection, clip_id, status, details, source, hearsay=True)
+    return Signal(status, source, cloudflare_uid=video.uid, details=details, hearsay=True)
 
 
-def _note(request: web.Request, raw: bytes, video: Video, signature: Signature, outcome: Outcome) -> None:
+async def _note(request: web.Request, video: Video, outcome: Outcome) -> None:
+    _keep_note(request, await read_limited(request, WEBHOOK_MAX_BYTES), video, "valid", outcome)
+
+
+def _keep_note(request: web.Request, raw: bytes, video: Video, signature: Signature, outcome: Outcome) -> None:
     request.app[DELIVERY_LOG].keep(raw, video, signature, outcome, services_of(request).now())
 
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,13 +80,19 @@ class House:
         }
 
     def start(
-        self, command: str, *, name: str | None = None, environment: Mapping[str, str] | None = None
+        self,
+        command: str,
+        *,
+        name: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        inside: Sequence[str] = (),
     ) -> subprocess.Popen[bytes]:
         """Start `orchestrator COMMAND` as a process of its own, which the kernel kills should this one die.
 
-        *name* is that of its log, to which a restart under the same name adds; *environment* goes over the usual one.
+        *name* is that of its log, to which a restart under the same name adds; *environment* goes over the usual one;
+        *inside* stands before the command.
         """
-        arguments = [sys.executable, "-m", "orchestrator", command]
+        arguments = [*inside, sys.executable, "-m", "orchestrator", command]
         told = {"PYTHONFAULTHANDLER": "1", **self.environment, **(environment or {})}
         whole = Command(arguments, self.directory, told, signal.SIGKILL)
         with self.log_of(name or f"{command}-{len(self.processes)}").open("ab") as log:

@@ -66,8 +66,8 @@ def is_forward(before: tuple[int, str], after: tuple[int, str]) -> bool:
     return ORDER[next_status] > ORDER[status]
 
 
-async def check_database(rows: asyncpg.Connection, findings: Findings) -> None:
-    """I1, I3, I4, I5 and I10 for every clip, and that nothing waits to be judged."""
+async def check_database(rows: asyncpg.Connection, findings: Findings, workers: Sequence[str] = ()) -> None:
+    """I1, I3, I4, I5 and I10 for every clip, and that nothing waits to be judged; *workers* are logins that report."""
     clips = await rows.fetch("SELECT id, status, attempt, progress::float8, pending, r2_url, mp4_url FROM clips")
     events = await rows.fetch(
         "SELECT clip_id, kind, attempt, from_status, to_status, progress::float8, source, details"
@@ -88,10 +88,10 @@ async def check_database(rows: asyncpg.Connection, findings: Findings) -> None:
         findings.claim(clip["pending"] == 0, f"{clip['id']} has {clip['pending']} unjudged signals")
     left = await rows.fetchval("SELECT count(*) FROM clip_signals")
     findings.claim(left == 0, f"{left} signals were never judged")
-    await check_epochs(rows, findings)
+    await check_epochs(rows, findings, workers)
 
 
-async def check_epochs(rows: asyncpg.Connection, findings: Findings) -> None:
+async def check_epochs(rows: asyncpg.Connection, findings: Findings, workers: Sequence[str] = ()) -> None:
     """I3: nobody but the holder of the newest term has written, and no written epoch is older than one before."""
     stale = await rows.fetch(
         "SELECT * FROM observer.writes WHERE epoch < lease_epoch AND (epoch <> former_epoch OR login IN"
@@ -101,7 +101,12 @@ async def check_epochs(rows: asyncpg.Connection, findings: Findings) -> None:
         findings.violations.append(
             f"I3: {row['clip_id']} was written in epoch {row['epoch']} while {row['lease_epoch']} led ({row['login']})"
         )
-    foreign = await rows.fetch("SELECT * FROM observer.reports WHERE login IS DISTINCT FROM lease_login")
+    foreign = await rows.fetch(
+        "SELECT * FROM observer.reports WHERE login IS DISTINCT FROM lease_login AND login <> ALL($1::text[])",
+        list(workers),
+    )
+    moved = await rows.fetchval("SELECT count(*) FROM observer.writes WHERE login = ANY($1::text[])", list(workers))
+    findings.claim(moved == 0, f"I2: workers have written {moved} times to clips")
     for row in foreign:
         findings.violations.append(
             f"I8: {row['login']} said {row['requested_status']} of {row['clip_id']} while {row['lease_login']} led"

@@ -133,6 +133,19 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGCONT)
 
+    async def catch_up(self, primary: Server) -> None:
+        """Return once a standby has all that *primary* had written when this began."""
+        from_primary = await asyncpg.connect(primary.dsn(), timeout=5)
+        here = await asyncpg.connect(self.dsn(), timeout=5)
+        try:
+            written = await from_primary.fetchval("SELECT pg_current_wal_lsn()::text")
+            async with asyncio.timeout(_COPY_SECONDS):
+                while not await here.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", written):
+                    await asyncio.sleep(_POLL_SECONDS)
+        finally:
+            await from_primary.close(timeout=5)
+            await here.close(timeout=5)
+
     async def promote(self) -> None:
         """Make a standby take writes."""
         connection = await asyncpg.connect(self.dsn(), timeout=5)
@@ -152,7 +165,7 @@ class Cluster:
     servers: list[Server]
 
     async def add_standby(self) -> Server:
-        """A copy of the primary that follows it, asynchronously."""
+        """A copy of the primary that follows it, asynchronously, and has caught up once."""
         number = len(self.servers)
         old = self.primary
         data, sockets = self.directory / f"data-{number}", self.directory / f"s{number}"
@@ -169,6 +182,8 @@ class Cluster:
         standby = Server(data, sockets, old.programs, old.account, log, dict(old.settings))
         self.servers.append(standby)
         await standby.start()
+        # One that does not follow yet would lose the seconds since it was copied, and nobody promotes such a one.
+        await standby.catch_up(old)
         return standby
 
 

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from house import House
 
 _POLL_SECONDS = 0.02
 # What the program says once it does its work.
-_UP = (b"the web process listens", b"leading", b"standing by")
+_UP = (b"the web process listens", b"leading", b"standing by", b"the worker takes heavy steps")
 _LEADING = re.compile(rb"\] leading\s+epoch=(\d+)")
 # A start takes two seconds; on a busy machine many times that.
 _START_SECONDS = 60.0
@@ -32,6 +32,8 @@ class Place:
     name: str
     command: str
     environment: Mapping[str, str]
+    # What stands before its command: the host it runs on, where that is not this one.
+    inside: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = None
     # What was done to the present process; one that ends without it has died by itself.
     was_hit: bool = False
@@ -85,7 +87,9 @@ class Supervisor:
             place.stopped_seconds = 0.0
             place.log = self.house.log_of(place.name)
             place.log_offset = place.log.stat().st_size if place.log.exists() else 0
-            place.process = self.house.start(place.command, name=place.name, environment=place.environment)
+            place.process = self.house.start(
+                place.command, name=place.name, environment=place.environment, inside=place.inside
+            )
             place.starts += 1
             while place.process.poll() is None:
                 await asyncio.sleep(_POLL_SECONDS)

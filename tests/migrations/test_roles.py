@@ -16,6 +16,7 @@ MAY = {
     "orchestrator_api": {
         "clip_events": {"SELECT"},
         "clip_signals": {"SELECT"},
+        "history_pruning": {"SELECT"},
         "monitor_lease": {"SELECT"},
         "schema_migrations": {"SELECT"},
         "call_budget": {"SELECT", "INSERT", "UPDATE"},
@@ -25,10 +26,13 @@ MAY = {
         "webhook_deliveries": {"SELECT", "INSERT", "UPDATE", "DELETE"},
         "webhook_refusals": {"SELECT", "INSERT", "UPDATE", "DELETE"},
         "provider_calls": {"SELECT", "INSERT", "DELETE"},
+        "clip_pgqueuer": {"SELECT"},
+        "workers": {"SELECT"},
     },
     "orchestrator_monitor": {
         "clips": {"SELECT", "INSERT", "UPDATE"},
-        "clip_events": {"SELECT", "INSERT"},
+        "clip_events": {"SELECT", "INSERT", "DELETE"},
+        "history_pruning": {"SELECT", "UPDATE"},
         "clip_signals": {"SELECT", "INSERT", "DELETE"},
         "monitor_lease": {"SELECT", "UPDATE"},
         "schema_migrations": {"SELECT"},
@@ -38,9 +42,21 @@ MAY = {
         "uploads": {"SELECT", "DELETE"},
         "artifacts": {"SELECT", "INSERT", "UPDATE", "DELETE"},
         "provider_calls": {"SELECT", "INSERT", "DELETE"},
+        "provider_asks": {"SELECT", "INSERT", "DELETE"},
+        "clip_pgqueuer": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "clip_pgqueuer_log": {"SELECT", "INSERT", "DELETE"},
+        "workers": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "worker_progress": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+        "worker_failures": {"SELECT", "INSERT", "DELETE"},
     },
 }
-GENERATED = {("clip_events", "id"), ("clip_signals", "id"), ("webhook_deliveries", "id"), ("provider_calls", "id")}
+GENERATED = {
+    ("clip_events", "id"),
+    ("clip_signals", "id"),
+    ("webhook_deliveries", "id"),
+    ("provider_calls", "id"),
+    ("worker_failures", "id"),
+}
 VERBS = {
     "SELECT": "SELECT {column} FROM {table} WHERE false",
     "INSERT": "INSERT INTO {table} ({column}) SELECT NULL WHERE false",
@@ -127,7 +143,6 @@ async def test_every_verb_on_every_column_of_every_table(
         "CREATE TABLE public.mine (x int)",
         "CREATE OR REPLACE FUNCTION public.status_may_move(pipeline text, old text, new text) RETURNS boolean"
         " LANGUAGE sql AS 'SELECT true'",
-        "SELECT take_request(c, '{}') FROM clips AS c",
         "UPDATE schema_migrations SET sha256 = ''",
     ],
 )

@@ -15,6 +15,7 @@ from orchestrator.explaining import Leadership, explain, read_leadership, spell
 from orchestrator.pipelines.limits import LONGEST_BLIND
 from orchestrator.pipelines.stream.limits import LIMITS
 from orchestrator.storage.clips import Clip
+from orchestrator.storage.heavy_steps import StepOnHand
 from orchestrator.storage.pool import connect
 from statusutils import STREAM
 
@@ -160,6 +161,28 @@ STANDING = [
 @pytest.mark.parametrize(("standing", "begins"), [case[1:] for case in STANDING], ids=[case[0] for case in STANDING])
 def test_it_says_why_the_clip_stands_there(standing: Clip, begins: str) -> None:
     assert explain(standing, NOW, LED).startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("heavy_step", "begins"),
+    [
+        (StepOnHand("transfer-to-bucket", False, None, True), "Its transfer waits for a free place on a worker (at"),
+        (
+            StepOnHand("transfer-to-bucket", True, "h:7\n", True),
+            "The worker h:7 is transferring its MP4 into the bucket",
+        ),
+        (
+            StepOnHand("transfer-to-bucket", True, None, False),
+            "A worker that was not heard of for seconds is transferring",
+        ),
+        # Nobody lives who would take it: the next look has the monitor do it itself.
+        (StepOnHand("transfer-to-bucket", False, None, False), "The MP4 is being fetched"),
+        (None, "The MP4 is being fetched"),
+    ],
+    ids=["waits", "runs", "not heard of", "taken back", "here"],
+)
+def test_it_says_where_the_transfer_is(heavy_step: StepOnHand | None, begins: str) -> None:
+    assert explain(clip("mp4downloading"), NOW, LED, heavy_step).startswith(begins)
 
 
 FOLLOWING = [

@@ -14,6 +14,7 @@ _ROOT = Path(__file__).parents[2]
 _PROJECT = tomllib.loads((_ROOT / "pyproject.toml").read_text())
 _RUNTIME = _PROJECT["project"]["dependencies"]
 _LOCAL = _PROJECT["project"]["optional-dependencies"]["local"]
+_WORKER = _PROJECT["project"]["optional-dependencies"]["worker"]
 _DEV = _PROJECT["dependency-groups"]["dev"]
 _BUILD = _PROJECT["build-system"]["requires"]
 
@@ -53,9 +54,9 @@ def test_no_address_and_no_path_of_a_machine_is_in_it(lock: str) -> None:
 @pytest.mark.parametrize(
     ("lock", "requirements"),
     [
-        ("runtime.txt", _RUNTIME),
+        ("runtime.txt", [*_RUNTIME, *_WORKER]),
         ("local.txt", [*_RUNTIME, *_LOCAL, *_BUILD]),
-        ("dev.txt", [*_RUNTIME, *_LOCAL, *_DEV, *_BUILD]),
+        ("dev.txt", [*_RUNTIME, *_LOCAL, *_WORKER, *_DEV, *_BUILD]),
         ("build.txt", _BUILD),
     ],
 )

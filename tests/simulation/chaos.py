@@ -179,13 +179,28 @@ class DatabaseWire:
         self._chaos = chaos
         self._draw = loop.draw("database")
         self._fate = ""
+        self._is_drawn = False
         self._late_seconds: float | None = None
+
+    def sets_out(self, name: str) -> float | None:
+        if name == "reset":
+            return 0.0  # decides nothing, and there is one after every statement
+        self._late_seconds = None
+        self._fate = self._draw_fate(name)
+        self._is_drawn = bool(self._fate)
+        return None if self._is_drawn else self._draw.uniform(*_DATABASE_LATENCY)
+
+    def comes_back(self, name: str) -> float:
+        return self._draw.uniform(*_DATABASE_LATENCY)
 
     async def request(self, name: str) -> None:
         if name == "reset":
-            return  # decides nothing, and there is one after every statement
-        self._late_seconds = None
-        self._fate = self._draw_fate(name)
+            return
+        if self._is_drawn:
+            self._is_drawn = False
+        else:
+            self._late_seconds = None
+            self._fate = self._draw_fate(name)
         await self._loop.nap(self._draw.uniform(*_DATABASE_LATENCY))
         match self._fate:
             case "refused before":

@@ -153,6 +153,16 @@ class SimulatedStream:
 
     # --- For whoever drives the simulation ------------------------------------------------------------
 
+    def ask(self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes) -> Reply:
+        """One call to the API as if no network were between; faults do not befall it, the rate limit does."""
+        parts = path.strip("/").split("/")[3:]
+        name, uid = _named(method, parts, query)
+        limits, is_limited = self._count(name, uid or query.get("creator", ""), "")
+        if is_limited:
+            return refused(429, THROTTLED, "Please wait and consider throttling your request rate", limits)
+        reply = self._answer(_Asked(name, uid, query, headers, body), path)
+        return Reply(reply.status, {**limits, **reply.headers}, reply.body)
+
     def application(self) -> web.Application:
         """Everything over HTTP; one app for API, uploads and deliveries."""
         app = web.Application(client_max_size=2**30)
@@ -241,24 +251,27 @@ class SimulatedStream:
         asked = _Asked(name, uid, request.query, request.headers, await request.read())
         about = uid or asked.query.get("creator", "")
         fault = self.faults.next(self._call("stream", name, about))
-        allowance = self._limiter.take()
-        limits = self._limiter.headers(allowance)
-        seen = Seen(self.now(), name, about, type(fault).__name__ if fault else "")
-        if allowance.retry_after_seconds is not None:
-            self.calls.append(Seen(seen.at, name, about, seen.fault, 429, limited=True))
+        limits, is_limited = self._count(name, about, type(fault).__name__ if fault else "")
+        if is_limited:
             return _response(refused(429, THROTTLED, "Please wait and consider throttling your request rate", limits))
 
         def perform() -> Reply:
-            reply = self._answer(asked, request)
+            reply = self._answer(asked, request.path)
             return Reply(reply.status, {**limits, **reply.headers}, reply.body)
 
-        self.calls.append(seen)
         return await answer_through(request, fault, perform)
 
-    def _answer(self, asked: _Asked, request: web.Request) -> Reply:
+    def _count(self, name: str, about: str, fault: str) -> tuple[Mapping[str, str], bool]:
+        """Count a call; what the answer says of the rate limit, and whether that refuses it."""
+        allowance = self._limiter.take()
+        is_limited = allowance.retry_after_seconds is not None
+        self.calls.append(Seen(self.now(), name, about, fault, 429 if is_limited else 0, limited=is_limited))
+        return self._limiter.headers(allowance), is_limited
+
+    def _answer(self, asked: _Asked, path: str) -> Reply:
         if asked.headers.get("Authorization") != f"Bearer {self.options.api_token}":
             return refused(401, UNAUTHORIZED, "Authentication error")
-        if request.path.split("/")[4] != self.options.account_id or not asked.name:
+        if path.split("/")[4] != self.options.account_id or not asked.name:
             return refused(404, NO_ROUTE, "Could not route to the path")
         try:
             return _OPERATIONS[asked.name](self, asked)

@@ -70,7 +70,7 @@ class CuttingWorld(CrashingWorld):
     def _tools(self) -> Iterator[None]:
         hands = orchestrator.pipelines.cut.hands
         with (
-            patch.object(orchestrator.assembly, "find_ffmpeg", lambda _: "ffmpeg"),
+            patch.object(orchestrator.drivers.ffmpeg, "find_ffmpeg", lambda _: "ffmpeg"),
             patch.object(hands, "run_ffmpeg", self._ffmpeg),
             patch.object(hands, "probe", self._probe),
             patch.object(hands, "probe_foreign", self._probe_source),

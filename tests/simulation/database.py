@@ -48,6 +48,7 @@ class SimulatedDatabase:
                 Table("idempotency_keys"),
                 Table("uploads"),
                 Table("artifacts"),
+                Table("provider_asks"),
             ),
         )
         self._server.lock_timeout_seconds = lock_timeout_seconds
@@ -107,8 +108,8 @@ class SimulatedDatabase:
         """One committed row: a clip by its id, the lease by True, the others by their primary keys."""
         return self._server.tables[table].rows.get(key)
 
-    def put(self, table: str, key: object, row: Values) -> None:
-        """Put a row into *table* before a run begins."""
+    def put(self, table: str, key: object, row: Values | None) -> None:
+        """Put a row into *table* before a run begins, or take one away (None) that nobody asks for any more."""
         self._server.tables[table].set(key, row)
 
     def insert_clip(self, given: Mapping[str, Any]) -> None:

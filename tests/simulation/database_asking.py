@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from operator import itemgetter
 from typing import Any
@@ -18,6 +19,11 @@ _STATUS = shape("status")
 _PENDING_NAMES = ("requested_status", "attempt", "source", "at")
 _PENDING = shape(*_PENDING_NAMES)
 _PENDING_VALUES = itemgetter(*_PENDING_NAMES)
+_WRITTEN = shape("number", "id", "pipeline", "status", "attempt")
+_WHICH_NAMES = ("id", "cloudflare_uid", "pipeline", "pending")
+_WHICH = shape(*_WHICH_NAMES)
+_WHICH_VALUES = itemgetter(*_WHICH_NAMES)
+_PENDING_MAX = 1000
 _EVENT = shape("id", "at", "kind", "attempt", "from_status", "to_status", "progress", "source", "details")
 _NEW_CLIP = (
     "id", "pipeline", "cloudflare_uid", "title", "processing_details", "source_url", "upload_expires_at",
@@ -48,6 +54,55 @@ def signal(session: Session, args: tuple[Any, ...]) -> Answer:
         "request": read_json(request),
     }
     return _merge(session, clip_id, {**read_json(details), **asked})
+
+
+def signals_together(session: Session, args: tuple[Any, ...]) -> Answer:
+    return _together(session, args, session.try_lock)
+
+
+def signals_waiting(session: Session, args: tuple[Any, ...]) -> Answer:
+    def lock(table: str, key: Any, mode: Mode) -> bool:
+        session.lock(table, key, mode)
+        return True
+
+    return _together(session, args, lock)
+
+
+def _together(session: Session, args: tuple[Any, ...], lock: Callable[[str, Any, Mode], bool]) -> Answer:
+    asked: dict[str, tuple[Any, ...]] = {}
+    named: set[str] = set()
+    for number, clip_id, uid, status, only_in, shown, request in zip(*args, strict=True):
+        given = (number, status, only_in, read_json(shown), read_json(request))
+        row = session.get("clips", clip_id) if clip_id is not None else _by_uid(session, uid)
+        if row is None or row["id"] in named:
+            continue
+        named.add(row["id"])
+        if (not only_in or row["pipeline"] in only_in.split(",")) and row["pending"] < _PENDING_MAX:
+            asked[row["id"]] = given
+    written = []
+    for clip_id in sorted(asked):
+        if not lock("clips", clip_id, Mode.NO_KEY_UPDATE):
+            continue
+        number, status, _, shown, request = asked[clip_id]
+        added = {"requested_status": status, "status_request_time": to_json_time(session.now()), "request": request}
+        row = session.get("clips", clip_id)
+        assert row is not None
+        new = update_clip(session, row, {"processing_details": {**row["processing_details"], **shown, **added}})
+        written.append(Row(_WRITTEN, (number, clip_id, new["pipeline"], new["status"], new["attempt"])))
+    return updated(len(written), written)
+
+
+def _by_uid(session: Session, uid: str) -> Values | None:
+    return next((row for row in session.all("clips") if row["cloudflare_uid"] == uid), None)
+
+
+def which_clips(session: Session, args: tuple[Any, ...]) -> Answer:
+    ids, uids = args
+    found = [row for row in session.all("clips") if row["id"] in ids]
+    found += [
+        row for row in session.all("clips") if row["cloudflare_uid"] is not None and row["cloudflare_uid"] in uids
+    ]
+    return selected([Row(_WHICH, _WHICH_VALUES(row)) for row in found])
 
 
 def merge_details(session: Session, args: tuple[Any, ...]) -> Answer:
@@ -93,6 +148,12 @@ def read_events(session: Session, args: tuple[Any, ...]) -> Answer:
     clip_id, after, limit = args
     rows = sorted(session.of_clip("clip_events", clip_id), key=itemgetter("id"))
     return selected([_event_row(row) for row in rows if row["id"] > after][:limit])
+
+
+def pruned_before(session: Session, args: tuple[Any, ...]) -> Answer:
+    """Nothing is ever pruned here; a history that does not begin at the beginning was cut by hand."""
+    first = min(session.of_clip("clip_events", args[0]), key=itemgetter("id"), default=None)
+    return selected([] if first is None or first["kind"] == "created" else [Row(shape("nullif"), (None,))])
 
 
 def _event_row(row: Values) -> Row:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, Protocol
 
 import asyncpg
@@ -18,6 +19,7 @@ import asyncpg
 from orchestrator.storage.pool import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, _Loan
 from simulation.database_rows import Row
 from simulation.database_server import Answer, Server, Session, Statement
+from simulation.database_trips import Trip
 
 _PING = Statement("ping", lambda *_: ([], "SELECT 0"))
 
@@ -40,9 +42,25 @@ class Wire(Protocol):
     def notice_after(self, channel: str) -> float | None:
         """Seconds that a notification takes; None: it is lost."""
 
+    def sets_out(self, name: str) -> float | None:
+        """Asked first, for a short cut: the seconds to the server of a statement that nothing will befall.
+
+        0.0: it takes no time there and back. None: `request` and `reply` have to be asked.
+        """
+
+    def comes_back(self, name: str) -> float:
+        """The seconds of the way back, where `sets_out` gave those of the way there."""
+
 
 class PromptWire:
     """A wire without latency or faults; a base for others."""
+
+    def sets_out(self, name: str) -> float | None:
+        return None
+
+    def comes_back(self, name: str) -> float:
+        # Asked only after a way out that took a known time, and `sets_out` names none.
+        raise NotImplementedError
 
     async def request(self, name: str) -> None:
         pass
@@ -79,6 +97,7 @@ class Connection:
         #: The texts that the server has taken: it is asked only once.
         self._prepared: dict[str, None] = {}
         self._context: Context = copy_context()
+        self._loop: Any = asyncio.get_running_loop()
         self._listeners: dict[str, dict[Any, Context]] = {}
         self._on_termination: dict[Any, Context] = {}
         session.on_notice = self._noticed
@@ -108,19 +127,23 @@ class Connection:
     def is_in_transaction(self) -> bool:
         return self._session.in_transaction
 
-    async def _ask(self, query: str, args: tuple[Any, ...], timeout: float | None) -> Answer:
+    def _ask(self, query: str, args: tuple[Any, ...], timeout: float | None) -> Coroutine[Any, Any, Answer]:
         statement = self._statements.get(query)
         if statement is None:
             raise UnknownStatement(query)
+        has_zero = False
         for arg in args:
-            if type(arg) is str and not arg.isascii():
-                self._check_encoding(query, arg)
+            for text in arg if type(arg) in (list, tuple) else (arg,):  # what stands in an array travels as text, too
+                if type(text) is str:
+                    if not text.isascii():
+                        self._check_encoding(query, text)
+                    has_zero = has_zero or "\0" in text
         if not self._session.has_failed:
             self._prepared[query] = None
-        if any(type(arg) is str and "\0" in arg for arg in args):
+        if has_zero:
             statement = Statement(statement.name, _refuse_zero)
         server, session = self._server, self._session
-        return await self._travel(
+        return self._travel(
             statement.name,
             lambda: server.submit(session, statement, args),
             COMMAND_TIMEOUT_SECONDS if timeout is None else timeout,
@@ -136,9 +159,9 @@ class Connection:
             self._prepared[query] = None
             raise asyncpg.DataError(f"invalid input for a query argument: {problem}") from problem
 
-    async def _control(self, verb: str, name: str = "") -> None:
+    def _control(self, verb: str, name: str = "") -> Coroutine[Any, Any, None]:
         server, session = self._server, self._session
-        await self._travel(verb, lambda: server.control(session, verb, name), COMMAND_TIMEOUT_SECONDS)
+        return self._travel(verb, lambda: server.control(session, verb, name), COMMAND_TIMEOUT_SECONDS)
 
     async def _travel(self, name: str, run: Callable[[], Any], timeout: float) -> Any:
         """There, be run, and back, within *timeout* seconds."""
@@ -148,21 +171,38 @@ class Connection:
             raise asyncpg.InterfaceError("cannot perform operation: another operation is in progress")
         self._is_busy = True
         try:
-            async with asyncio.timeout(timeout):
-                await self._go(name, run)
-                problem, answer = None, None
-                try:
-                    answer = run()
-                    if isinstance(answer, asyncio.Future):
-                        answer = await self._waited_for(answer)
-                except asyncpg.PostgresError as refusal:
-                    problem = refusal
-                await self._come_back(name)
-                if problem is not None:
-                    raise problem
-                return answer
+            seconds = self._wire.sets_out(name)
+            if seconds is None:
+                return await self._travel_with_the_wire(name, run, timeout)
+            if seconds == 0.0:
+                return run()
+            return await self._travel_undisturbed(name, run, seconds, timeout)
         finally:
             self._is_busy = False
+
+    async def _travel_undisturbed(self, name: str, run: Callable[[], Any], seconds: float, timeout: float) -> Any:
+        trip = Trip(self._loop, self._context, self._session, run, partial(self._wire.comes_back, name))
+        try:
+            return await trip.make(seconds, timeout)
+        except (asyncio.CancelledError, TimeoutError):
+            if trip.waits_for_lock:
+                self._server.cancel(self._session)
+            raise
+
+    async def _travel_with_the_wire(self, name: str, run: Callable[[], Any], timeout: float) -> Any:
+        async with asyncio.timeout(timeout):
+            await self._go(name, run)
+            problem, answer = None, None
+            try:
+                answer = run()
+                if isinstance(answer, asyncio.Future):
+                    answer = await self._waited_for(answer)
+            except asyncpg.PostgresError as refusal:
+                problem = refusal
+            await self._come_back(name)
+            if problem is not None:
+                raise problem
+            return answer
 
     async def _go(self, name: str, run: Callable[[], Any]) -> None:
         try:

@@ -34,10 +34,17 @@ _DOCUMENT = _CLIP["processing_details"]
 _EPOCH = shape("epoch")
 _PAGED = shape("clip_id", "bytes")
 _SIGNAL_NAMES = (
-    "id", "clip_id", "attempt", "requested_status", "source", "details", "observed", "insists", "hearsay",
+    "clip_id", "id", "attempt", "requested_status", "source", "details", "observed", "insists", "hearsay",
 )  # fmt: skip
 _SIGNAL = shape(*_SIGNAL_NAMES)
 _SIGNAL_VALUES = itemgetter(*_SIGNAL_NAMES)
+_STANDING_NAMES = ("id", "pipeline", "status", "progress", "attempt", "look_at", "tries")
+_STANDING = shape(*_STANDING_NAMES, "last_checked")
+_STANDING_VALUES = itemgetter(*_STANDING_NAMES)
+_MOVE_NAMES = (
+    "clip_id", "from_status", "from_attempt", "seen_look_at", "status", "attempt", "progress", "look_at", "tries",
+    "judged", "facts", "details", "cleared", "signal_ids",
+)  # fmt: skip
 _WRITTEN = shape("leaders", "ids")
 _ID = shape("id")
 _NOW = shape("clock_timestamp")
@@ -145,18 +152,21 @@ def read_due(session: Session, args: tuple[Any, ...]) -> Answer:
 
 def page_signals(session: Session, args: tuple[Any, ...]) -> Answer:
     after, limit = args
-    sizes: dict[str, int] = {}
-    for signal in session.all("clip_signals"):
-        if signal["clip_id"] > after:
-            sizes[signal["clip_id"]] = sizes.get(signal["clip_id"], 0) + jsonb_bytes(signal["details"])
-    return selected([Row(_PAGED, (clip_id, sizes[clip_id])) for clip_id in sorted(sizes)[:limit]])
+    rows = sorted((row for row in session.all("clip_signals") if row["clip_id"] > after), key=itemgetter("clip_id"))
+    return selected([Row(_PAGED, (row["clip_id"], jsonb_bytes(row["details"]))) for row in rows[:limit]])
 
 
 def lock_clips(session: Session, args: tuple[Any, ...]) -> Answer:
     rows = [session.get("clips", clip_id) for clip_id in sorted(dict.fromkeys(args[0]))]
     return selected(
-        [clip_row(row) for row in rows if row is not None and session.try_lock("clips", row["id"], Mode.NO_KEY_UPDATE)]
+        [_standing(row) for row in rows if row is not None and session.try_lock("clips", row["id"], Mode.NO_KEY_UPDATE)]
     )
+
+
+def _standing(row: Values) -> Row:
+    values = [*_STANDING_VALUES(row), as_text(row["processing_details"].get("last_checked"))]
+    values[3] = float(values[3])
+    return Row(_STANDING, values)
 
 
 def read_signals(session: Session, args: tuple[Any, ...]) -> Answer:
@@ -183,6 +193,28 @@ def read_clip_by_uid(session: Session, args: tuple[Any, ...]) -> Answer:
     return selected([clip_row(row) for row in session.all("clips") if row["cloudflare_uid"] == args[0]])
 
 
+_STANDS_NAMES = (
+    "id", "pipeline", "status", "progress", "error_message", "updated_at", "status_since", "version",
+)  # fmt: skip
+_STANDS = shape(*_STANDS_NAMES)
+_STANDS_VALUES = itemgetter(*_STANDS_NAMES)
+_VERSION = shape("id", "version")
+
+
+def read_standings(session: Session, args: tuple[Any, ...]) -> Answer:
+    return selected(
+        [Row(_STANDS, _STANDS_VALUES(row | {"progress": float(row["progress"])})) for row in _those(session, args)]
+    )
+
+
+def read_versions(session: Session, args: tuple[Any, ...]) -> Answer:
+    return selected([Row(_VERSION, (row["id"], row["version"])) for row in _those(session, args)])
+
+
+def _those(session: Session, args: tuple[Any, ...]) -> list[Values]:
+    return [row for clip_id in args[0] if (row := session.get("clips", clip_id)) is not None]
+
+
 def read_source_url(session: Session, args: tuple[Any, ...]) -> Answer:
     row = session.get("clips", args[0])
     return selected([] if row is None else [Row(shape("source_url"), (row["source_url"],))])
@@ -196,9 +228,9 @@ def read_clock(session: Session, args: tuple[Any, ...]) -> Answer:
 
 
 def write_moves(session: Session, args: tuple[Any, ...]) -> Answer:
-    holder, epoch, moves_text, signal_ids, entries_text = args
-    moves, entries = read_json(moves_text), read_json(entries_text)
-    by_clip = {move["clip_id"]: move for move in moves}
+    holder, epoch, *columns, entries_text = args
+    by_clip = {move["clip_id"]: move for move in map(_read_move, zip(*columns, strict=True))}
+    entries = read_json(entries_text)
     # The server locks the clips first; whoever does not lead any more holds them until his transaction ends.
     lockable = _lockable(session, by_clip)
     if not _lead(session, holder, epoch):
@@ -209,7 +241,7 @@ def write_moves(session: Session, args: tuple[Any, ...]) -> Answer:
         assert row is not None
         if row["status"] == move["from_status"] and row["attempt"] == move["from_attempt"]:
             moved[clip_id] = update_clip(session, row, _moved(session, row, move, epoch))
-    _clear(session, signal_ids, moved)
+    _clear(session, [number for clip_id in moved for number in by_clip[clip_id]["signal_ids"]])
     for entry in sorted(entries, key=itemgetter("n")):
         row = moved.get(entry["clip_id"])
         if row is not None:
@@ -230,10 +262,16 @@ def _lockable(session: Session, clip_ids: Iterable[str]) -> list[str]:
     ]
 
 
-def _clear(session: Session, signal_ids: Iterable[int], moved: dict[str, Values]) -> None:
+def _read_move(values: tuple[Any, ...]) -> Values:
+    move = dict(zip(_MOVE_NAMES, values, strict=True))
+    move |= {name: read_json(move[name]) for name in ("facts", "details")}
+    cleared, signal_ids = (list(filter(None, move[name][1:-1].split(","))) for name in ("cleared", "signal_ids"))
+    return move | {"cleared": cleared, "signal_ids": list(map(int, signal_ids))}
+
+
+def _clear(session: Session, signal_ids: Iterable[int]) -> None:
     for number in signal_ids:
-        signal = session.get("clip_signals", number)
-        if signal is not None and signal["clip_id"] in moved:
+        if session.get("clip_signals", number) is not None:
             session.lock("clip_signals", number, Mode.UPDATE)
             session.put("clip_signals", number, None)
 
@@ -275,8 +313,8 @@ def _moved(session: Session, row: Values, move: Values, epoch: int) -> Values:
 
 
 def _look_at(stands: datetime | None, move: Values) -> datetime | None:
-    wanted = to_moment(move["look_at"])
-    if stands == to_moment(move["seen_look_at"]):
+    wanted = move["look_at"]
+    if stands == move["seen_look_at"]:
         return wanted
     if stands is None or wanted is None:
         return stands or wanted

@@ -11,15 +11,27 @@ from collections.abc import Iterable
 
 from orchestrator.drivers import budget
 from orchestrator.monitor import effects, judging, leadership, looking, moves, ticking
-from orchestrator.storage import artifacts, deliveries, provider_calls, uploads
+from orchestrator.storage import (
+    artifacts,
+    clips,
+    deliveries,
+    heavy_steps,
+    provider_asks,
+    provider_calls,
+    pruning,
+    timing,
+    uploads,
+)
 from orchestrator.storage.clips import COLUMNS
 from orchestrator.transfer import postgres_checkpoints as transfers
 from orchestrator.web import creation, idempotency, live
-from signals import WAKE_CHANNEL, asking
+from signals import WAKE_CHANNEL, asking, together
 from simulation import database_asking as of_asking
 from simulation import database_cut as of_cut
+from simulation import database_looks as of_looks
 from simulation import database_monitor as of_monitor
 from simulation import database_notes as of_notes
+from simulation import database_steps as of_steps
 from simulation import database_stores as of_stores
 from simulation.database_rows import Row, shape
 from simulation.database_server import Answer, Handler, Session, Statement
@@ -42,11 +54,11 @@ KNOWN: tuple[tuple[str, str, str, Handler], ...] = (
     ("take_lease", leadership._TAKE, "9e2effb3f6ec", of_monitor.take_lease),
     ("renew_lease", leadership._RENEW, "ba263225e964", of_monitor.renew_lease),
     ("release_lease", leadership._RELEASE, "dde22fd099ae", of_monitor.release_lease),
-    ("read_due", looking._DUE, "36dd340e8e8c", of_monitor.read_due),
-    ("page_signals", judging._PAGE, "f1a62eb1bd21", of_monitor.page_signals),
-    ("lock_clips", judging._LOCK, "1d71ba4e5b6f", of_monitor.lock_clips),
-    ("read_signals", judging._SIGNALS, "8402ed3d1220", of_monitor.read_signals),
-    ("write_moves", moves._WRITE, "fec6c386a7bd", of_monitor.write_moves),
+    ("read_due", looking._DUE, "b9f880d11283", of_monitor.read_due),
+    ("page_signals", judging._PAGE, "5b66e3cadb01", of_monitor.page_signals),
+    ("lock_clips", judging._LOCK, "7ef5b3007e66", of_monitor.lock_clips),
+    ("read_signals", judging._SIGNALS, "e6ebc81ab130", of_monitor.read_signals),
+    ("write_moves", moves._WRITE, "45b058aeb40a", of_monitor.write_moves),
     ("write_progress", ticking._TICK, "6dba7d2a099b", of_monitor.write_progress),
     ("report_step", effects._REPORT, "c31da5d9943b", of_monitor.report_step),
     ("merge_report", effects._MERGE, "4ba7b3ac6de7", of_monitor.merge_details),
@@ -61,7 +73,13 @@ KNOWN: tuple[tuple[str, str, str, Handler], ...] = (
     ),
     ("read_source_url", "SELECT source_url FROM clips WHERE id = $1", "d958785447d8", of_monitor.read_source_url),
     ("read_events", _READ_EVENTS, "236185c58455", of_asking.read_events),
+    ("pruned_before", pruning._PRUNED_BEFORE, "397c53eed5d7", of_asking.pruned_before),
     ("signal", asking._SIGNAL, "54b7ef83cd6e", of_asking.signal),
+    ("signals_together", together._LEAVING_OUT, "84d1dda4c3a0", of_asking.signals_together),
+    ("signals_waiting", together._WAITING, "cbe445bb7d7e", of_asking.signals_waiting),
+    ("which_clips", together._WHICH, "4ab4c0c8d5ec", of_asking.which_clips),
+    ("read_standings", clips._STANDINGS, "7616b00f6ca5", of_monitor.read_standings),
+    ("read_versions", clips._VERSIONS, "3eade405615a", of_monitor.read_versions),
     ("merge_details", asking._DETAILS, "3d3403b5a732", of_asking.merge_details),
     ("retry", asking._RETRY, "42e3e4e791e2", of_asking.retry),
     ("read_pending", _READ_PENDING, "137accd0836e", of_asking.read_pending),
@@ -71,7 +89,7 @@ KNOWN: tuple[tuple[str, str, str, Handler], ...] = (
     ("read_key", idempotency._READ, "b4287f34f891", of_asking.read_key),
     ("keep_answer", idempotency._KEEP, "ce42888a54c4", of_asking.keep_answer),
     ("give_back_key", idempotency._GIVE_BACK, "11a3c821aa0f", of_asking.give_back_key),
-    ("forget_keys", idempotency._FORGET, "0422b9210b7d", of_asking.forget_keys),
+    ("forget_keys", idempotency._FORGET, "078be232c920", of_asking.forget_keys),
     ("newest_event", live._NEWEST_EVENT, "25d29712de69", of_asking.newest_event),
     ("changed_clips", live._CHANGED, "4f53d893c306", of_asking.changed_clips),
     ("recent_clips", live._RECENT, "97ac59c91300", of_asking.recent_clips),
@@ -96,6 +114,15 @@ KNOWN: tuple[tuple[str, str, str, Handler], ...] = (
     ("forget_refusals", deliveries._FORGET_REFUSALS, "eb7188f084be", of_notes.forgotten),
     ("keep_calls", provider_calls._KEEP, "849607677bc6", of_notes.taken),
     ("forget_calls", provider_calls._FORGET, "649c56c31169", of_notes.forgotten),
+    ("note_ask", provider_asks._NOTE, "9ac4a40c95ac", of_looks.note_ask),
+    ("forget_asks", provider_asks._FORGET, "a1edc17959e7", of_looks.forget_asks),
+    ("read_arrivals", timing._TIMES, "8560d7773b56", of_looks.read_arrivals),
+    ("enqueue_steps", heavy_steps._ENQUEUE, "deb704ed02f8", of_steps.enqueue),
+    ("hear_of_workers", heavy_steps._HEARD, "b86b4faee9c6", of_steps.hear),
+    ("tidy_jobs", heavy_steps._TIDY[0], "86776d04a9a7", of_steps.tidy),
+    ("tidy_job_log", heavy_steps._TIDY[1], "6fb07b5739fb", of_steps.tidy),
+    ("tidy_worker_progress", heavy_steps._TIDY[2], "80abd488ae46", of_steps.tidy),
+    ("tidy_workers", heavy_steps._TIDY[3], "2407a4c0c6e3", of_steps.tidy),
     ("ping", "SELECT 1", "e004ebd5b553", _one),
 )
 

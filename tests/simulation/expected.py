@@ -30,7 +30,7 @@ _STATEMENTS = (
     "write_moves",
     "take_calls",
     "claim_key",
-    "signal",
+    "signals_together",
     "notify",
     "listen",
 )
@@ -60,7 +60,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
         ("probe", "span"),
     ),
     "delivery fault": ("mp4downloading", "r2_uploading"),
-    "stream answers 429": ("list", "get_downloads", "find_by_creator", "direct_upload"),
+    "stream answers 429": ("list", "get_downloads", "direct_upload"),
     **dict.fromkeys(
         ("stream breaks off", "stream breaks off, done", "stream is silent", "stream is slow after", "stream drips"),
         ("list", "get_downloads", "enable_download"),

@@ -173,8 +173,21 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     async def nap(self, seconds: float) -> None:
         """Wait for true *seconds*; cheaper than a sleep."""
         future = self.create_future()
-        self._at(self.now + seconds, _set_result, (future, None), None)
+        self.at(self.now + seconds, _set_result, (future, None), copy_context())
         await future
+
+    def at(self, true_time: float, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> Handle:
+        """Call *callback* at *true_time*, as a step of whoever *context* belongs to."""
+        handle = Handle(callback, args, context, true_time)
+        heappush(self._timers, (true_time, next(self._numbers), handle))
+        return handle
+
+    def next_turn(self, callback: Callable[[], object], context: Context) -> None:
+        """Call *callback* when what is ready now has had its turn."""
+        self._queue.append(Handle(callback, (), context))
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         handle = Handle(callback, args, context)
@@ -246,19 +259,45 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     # --- Running -----------------------------------------------------------------------------------------
 
     def _run_once(self) -> None:
-        queue, timers = self._queue, self._timers
-        if not queue:
-            self._advance()
-        while timers and timers[0][0] <= self.now:
-            handle = heappop(timers)[2]
-            if not handle.is_cancelled:
-                queue.append(handle)
-        for _ in range(len(queue)):
-            handle = queue.popleft()
-            if not handle.is_cancelled:
-                node = handle.context.get(NODE)
-                if node is None or self._may_step(node, handle):
-                    self._step(handle)
+        """Turn after turn, until somebody stops the loop. In one function: a run takes thousands of steps."""
+        queue, timers, limit = self._queue, self._timers, self._step_limit
+        while True:
+            if not queue:
+                while timers and timers[0][2].is_cancelled:
+                    heappop(timers)
+                if not timers:
+                    raise Deadlock(f"nothing will ever happen again, at {self.now:.1f} s")
+                if timers[0][0] > self.now:
+                    self.now = timers[0][0]
+            now = self.now
+            while timers and timers[0][0] <= now:
+                handle = heappop(timers)[2]
+                if not handle.is_cancelled:
+                    queue.append(handle)
+            for _ in range(len(queue)):
+                handle = queue.popleft()
+                if handle.is_cancelled:
+                    continue
+                context = handle.context
+                node = context.get(NODE)
+                if node is not None:
+                    if (node.is_dead or now < node.frozen_until) and not self._may_step(node, handle):
+                        continue
+                    node.steps += 1
+                    if self.on_step is not None and self._is_crashed_now(node, handle):
+                        continue
+                self.steps += 1
+                if self.steps > limit:
+                    raise TooManySteps(f"{self.steps} steps until {now:.1f} s")
+                try:
+                    context.run(handle.callback, *handle.args)
+                except (KeyboardInterrupt, SystemExit, SimulationError):
+                    raise
+                except BaseException as problem:
+                    told = {"message": f"Exception in callback {handle.callback}", "exception": problem}
+                    self.call_exception_handler(told)
+            if self._stopping:
+                return
 
     def _may_step(self, node: Node, handle: Handle) -> bool:
         """Whether the node of *handle* lives and runs; the handle is kept if it does not."""
@@ -268,33 +307,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         if self.now < node.frozen_until:
             node.frozen.append(handle)
             return False
-        node.steps += 1
-        if self.on_step is not None:
-            self.on_step(node)
-            if node.is_dead:
-                self._graveyard.append(handle)
-                return False
         return True
 
-    def _step(self, handle: Handle) -> None:
-        self.steps += 1
-        if self.steps > self._step_limit:
-            raise TooManySteps(f"{self.steps} steps until {self.now:.1f} s")
-        try:
-            handle.context.run(handle.callback, *handle.args)
-        except (KeyboardInterrupt, SystemExit, SimulationError):
-            raise
-        except BaseException as problem:
-            context = {"message": f"Exception in callback {handle.callback}", "exception": problem}
-            self.call_exception_handler(context)
-
-    def _advance(self) -> None:
-        timers = self._timers
-        while timers and timers[0][2].is_cancelled:
-            heappop(timers)
-        if not timers:
-            raise Deadlock(f"nothing will ever happen again, at {self.now:.1f} s")
-        self.now = max(self.now, timers[0][0])
+    def _is_crashed_now(self, node: Node, handle: Handle) -> bool:
+        """Whether whoever counts the steps has crashed *node* before this one."""
+        assert self.on_step is not None
+        self.on_step(node)
+        if node.is_dead:
+            self._graveyard.append(handle)
+        return node.is_dead
 
     def bury(self) -> None:
         """End the run: close what is left, without a word, after everything has been looked at."""

@@ -147,7 +147,6 @@ class Ground:
                 yield assembly, name, connect
         # Streams of events have a lane of their own, against the real database.
         yield web_app, "_feed_for", lambda *_: _NoFeed()
-        yield web_app, "build_document", lambda _: _document()
         yield web_app, "read_assets", _read_assets
 
     def heard(self, level: str, event: dict[str, Any]) -> None:
@@ -179,7 +178,6 @@ class _NoFeed:
         pass
 
 
-_document = functools.cache(functools.partial(web_app.build_document, web_app.API_ROUTES))
 _read_assets = functools.cache(web_app.read_assets)
 
 

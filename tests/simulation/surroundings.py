@@ -62,9 +62,9 @@ _RARE_ROUNDS = {"SWEEP_SECONDS": 10.0, "TICK_SECONDS": 60.0, "PROBE_SECONDS": 60
 _LONG_LEASE = {"LEASE_SECONDS": 200.0, "RENEWAL_SECONDS": 60.0}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Secrets:
-    """What the program is told, and nobody may find again."""
+    """What the program is told, and nobody may find again: nor in the words of a test that failed."""
 
     api_token: str
     bucket_secret: str
@@ -93,6 +93,8 @@ class Surroundings:
         self.database.on_commit = self._committed
         #: How a file may be asked for twice: cells in which the provider hides the MP4 it is making.
         self.mp4_may_be_asked_twice = False
+        #: Everything may have been asked for before, as far as anybody knows, and has to be looked for.
+        self.notes_are_lost = False
         self._secrets = secrets
         self._programs = 0
         self._asking = self.database.pool("web", PromptWire())
@@ -149,7 +151,11 @@ class Surroundings:
         )
         source = HttpSource(EgressPolicy.allowing([_STREAM_ORIGIN]))
         try:
-            yield StreamHands(stream, store, source, PostgresCheckpoints(pool), pool, max_transfers)
+            checkpoints = PostgresCheckpoints(pool)
+            hands = StreamHands(stream, store, source, checkpoints, pool, max_transfers, clock=self.now)
+            if self.notes_are_lost:
+                hands._asks_first = _nobody_knows  # type: ignore[method-assign]
+            yield hands
         finally:
             await stream.close()
             await store.close()
@@ -287,6 +293,10 @@ class Surroundings:
         await self.wait(timedelta(hours=25).total_seconds())
         async with self.hands("sweeper") as hands:
             await hands.tidy()
+
+
+async def _nobody_knows(*_: str) -> bool:
+    return False
 
 
 def in_surroundings(

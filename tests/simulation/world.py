@@ -82,6 +82,8 @@ class World:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.loop = NetworkedLoop(scenario.seed)
+        # What the clock shows at one moment is asked many times.
+        self._shown = (0.0, datetime.fromtimestamp(EPOCH, UTC))
         self.chaos = Chaos(self.loop, scenario, self.status_of)
         self.stream = SimulatedStream(
             self.now,
@@ -115,7 +117,10 @@ class World:
 
     def now(self) -> datetime:
         """The true time."""
-        return datetime.fromtimestamp(EPOCH + self.loop.now, UTC)
+        seconds = self.loop.now
+        if self._shown[0] != seconds:
+            self._shown = seconds, datetime.fromtimestamp(EPOCH + seconds, UTC)
+        return self._shown[1]
 
     def clip_of(self, uid: str) -> str | None:
         """The id of the clip that has this video."""

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from orchestrator.monitor.ticking import Told
 from orchestrator.pipelines.terms import Plan, Step
+from signals import Signal
 from twins import by_hand, steps
 from twins.checking import ORDER, faults_between, faults_of
 from twins.comparing import differences, same
@@ -46,6 +47,17 @@ nested = st.one_of(
 values = st.one_of(scalars, scalars, nested)
 keys = st.sampled_from(["note", "other", "error_message", "created_by", "last_checked"])
 documents = st.dictionaries(keys, values, max_size=3)
+#: Several at once, some for one clip, by either of its names, some for none.
+together = st.builds(
+    lambda name, status, details, only_in, hearsay: Signal(
+        status, "api", **{name[0]: name[1]}, details=details, only_in=only_in, hearsay=hearsay
+    ),
+    st.sampled_from([("clip_id", "a"), ("clip_id", "b"), ("clip_id", "c"), ("cloudflare_uid", "ub")]),
+    asked,
+    documents,
+    st.sampled_from([(), ("stream",), ("cut",), ("cut", "stream")]),
+    st.booleans(),
+)
 requests = st.one_of(
     st.sampled_from([7, None, [], "x", {}, {"source": "page"}, {"insists": True, "source": "person"}]),
     st.fixed_dictionaries({"attempt": st.sampled_from([1, 2, "2", "x", -1, 1.5, 10**30, None]), "details": values}),
@@ -176,6 +188,14 @@ class Twins(RuleBasedStateMachine):
     @rule(who=asking, clip=clips, status=asked, doc=documents, attempt=attempts)
     def signal(self, who: str, clip: str, status: str, doc: dict[str, Any], attempt: int | None) -> None:
         self.both("signal", steps.signal(who, clip, status, doc, "api", attempt=attempt))
+
+    @rule(who=asking, signals=st.lists(together, min_size=1, max_size=5), waits=st.booleans())
+    def signals_together(self, who: str, signals: list[Signal], waits: bool) -> None:
+        self.both("signals together", steps.signals_together(who, signals, waits=waits))
+
+    @rule(who=asking, clip=clips)
+    def poll(self, who: str, clip: str) -> None:
+        self.both("poll", steps.standing(who, clip))
 
     @rule(who=asking, clip=clips, status=asked)
     def hear_of(self, who: str, clip: str, status: str) -> None:

@@ -19,6 +19,7 @@ MAY = {
     "orchestrator_api": {
         "clip_events": "SELECT",
         "clip_signals": "SELECT",
+        "history_pruning": "SELECT",
         "monitor_lease": "SELECT",
         "schema_migrations": "SELECT",
         "call_budget": "SELECT INSERT UPDATE",
@@ -28,10 +29,14 @@ MAY = {
         "webhook_deliveries": "SELECT INSERT UPDATE DELETE",
         "webhook_refusals": "SELECT INSERT UPDATE DELETE",
         "provider_calls": "SELECT INSERT DELETE",
+        "clip_pgqueuer": "SELECT",
+        "workers": "SELECT",
     },
     "orchestrator_monitor": {
         "clips": "SELECT INSERT UPDATE",
-        "clip_events": "SELECT INSERT",
+        # What of it may really go is the trigger's to say.
+        "clip_events": "SELECT INSERT DELETE",
+        "history_pruning": "SELECT UPDATE",
         "clip_signals": "SELECT INSERT DELETE",
         "monitor_lease": "SELECT UPDATE",
         "schema_migrations": "SELECT",
@@ -41,6 +46,12 @@ MAY = {
         "uploads": "SELECT DELETE",
         "artifacts": "SELECT INSERT UPDATE DELETE",
         "provider_calls": "SELECT INSERT DELETE",
+        "provider_asks": "SELECT INSERT DELETE",
+        "clip_pgqueuer": "SELECT INSERT UPDATE DELETE",
+        "clip_pgqueuer_log": "SELECT INSERT DELETE",
+        "workers": "SELECT INSERT UPDATE DELETE",
+        "worker_progress": "SELECT INSERT UPDATE DELETE",
+        "worker_failures": "SELECT INSERT DELETE",
     },
 }
 #: What the API may update of a table that is not its own.
@@ -98,7 +109,7 @@ _WAYS_ROUND = (
     "CREATE LANGUAGE plpython3u",
     "CREATE EVENT TRIGGER mine ON ddl_command_start EXECUTE FUNCTION public.mine()",
     "DROP TRIGGER clips_obey_the_law ON clips",
-    "DROP FUNCTION take_request(clips, jsonb) CASCADE",
+    "DROP FUNCTION check_document(jsonb, boolean) CASCADE",
     "COPY clips FROM PROGRAM 'true'",
     "COPY (SELECT 1) TO PROGRAM 'true'",
     "COPY clips (id) FROM '/etc/passwd'",
@@ -176,7 +187,7 @@ def _whole(role: str, table: str) -> list[str]:
 
 def _is_generated(table: str, column: str) -> bool:
     """Columns that the database fills itself: everybody's value is refused for that."""
-    filled = ("clip_events", "clip_signals", "webhook_deliveries", "provider_calls")
+    filled = ("clip_events", "clip_signals", "webhook_deliveries", "provider_calls", "worker_failures")
     return table in filled and column == "id"
 
 

@@ -22,6 +22,9 @@ _POLICY = StreamPolicy(timedelta(milliseconds=50), timedelta(seconds=1))
 class ReadyHands:
     """Whatever is looked at is ready; whatever is to be done has been done."""
 
+    def queue_of(self, effect: Effect) -> str | None:
+        return None
+
     def capacity(self, effect: Effect) -> int:
         return 50
 

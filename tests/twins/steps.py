@@ -6,7 +6,7 @@ A step is handed everything that is left to chance, the time included, so that b
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,9 +24,17 @@ from orchestrator.monitor.looking import read_due, to_move
 from orchestrator.monitor.ticking import Told, write_progress
 from orchestrator.pipelines import pipeline_for
 from orchestrator.pipelines.terms import Plan, Step
-from orchestrator.storage.clips import read_clip, read_clip_by_uid, read_events
+from orchestrator.storage.clips import read_clip, read_clip_by_uid, read_events, read_standings, read_versions
 from orchestrator.web import creation
-from signals import SignalError, signal_retry, signal_status_update, update_processing_details
+from signals import (
+    Asked,
+    Signal,
+    SignalError,
+    signal_retry,
+    signal_status_update,
+    signal_status_updates,
+    update_processing_details,
+)
 from signals.pending import read_pending
 from twins.sides import OnePool, Side
 
@@ -59,6 +67,28 @@ def create(session: str, clip_id: str, uid: str | None, title: str | None, detai
 
 def signal(session: str, clip_id: str, status: str, details: Mapping[str, Any], source: str, **marks: Any) -> Do:
     return lambda side: signal_status_update(side.sessions[session], clip_id, status, details, source, **marks)
+
+
+def signals_together(session: str, asked: Sequence[Signal], *, waits: bool) -> Do:
+    """Several at once; what became of each, an outcome with its names and an error by its own."""
+
+    async def do(side: Side) -> Any:
+        outcomes = await signal_status_updates(side.sessions[session], asked, waits=waits)
+        return [str(one) if isinstance(one, Asked) else type(one).__name__ for one in outcomes]
+
+    return do
+
+
+def standing(session: str, clip_id: str) -> Do:
+    """Where a clip stands, as those who poll are told, but for the moments."""
+
+    async def do(side: Side) -> Any:
+        asked = [clip_id, "nobody"]
+        found = (await read_standings(side.sessions[session], asked)).get(clip_id)
+        versions = await read_versions(side.sessions[session], asked)
+        return versions, found and (found.status, found.progress, found.error_message, found.version)
+
+    return do
 
 
 def details(session: str, clip_id: str, added: Mapping[str, Any]) -> Do:

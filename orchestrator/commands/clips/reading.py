@@ -10,15 +10,17 @@ import asyncpg
 from orchestrator.commands.clips.words import clip_lines, event_lines, list_row, pending_lines
 from orchestrator.commands.database import asking
 from orchestrator.commands.parsing import wrong
-from orchestrator.commands.printing import complain, plain, say, say_json, table
+from orchestrator.commands.printing import complain, moment, plain, say, say_json, table
 from orchestrator.explaining import explain, read_leadership
 from orchestrator.explanations import explanation_of
 from orchestrator.settings import DatabaseSettings
 from orchestrator.storage.clips import Clip, Event, read_clip, read_events
+from orchestrator.storage.heavy_steps import read_step_of
+from orchestrator.storage.pruning import read_pruned_before
 from orchestrator.web.expecting import Expectations
 from orchestrator.web.explanations import explanation_as_json
 from orchestrator.web.reading import MAX_LIMIT, ListQuery, read_page
-from orchestrator.web.views import clip_as_json, event_as_json, timestamp
+from orchestrator.web.views import clip_as_json, event_as_json, timestamp, timestamp_or_none
 from signals import PendingSignal, read_pending
 
 # Ten pages of history are a clip that was signalled to all day; the newest of them are in the API.
@@ -67,14 +69,23 @@ async def show_clip(settings: DatabaseSettings, options: argparse.Namespace) -> 
     async with asking(settings) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         clip = await known_clip(connection, options.id)
         events, more = await _history(connection, clip.id)
+        pruned_before = await read_pruned_before(connection, clip.id)
         pending = await read_pending(connection, clip.id)
         leadership = await read_leadership(connection)
-    sentence = explain(clip, leadership.now, leadership)
+        heavy_step = await read_step_of(connection, clip.id)
+    sentence = explain(clip, leadership.now, leadership, heavy_step)
     if options.json:
-        say_json(_document(clip, sentence, events, pending) | {"more_events": more})
+        say_json(
+            _document(clip, sentence, events, pending)
+            | {"more_events": more, "pruned_before": timestamp_or_none(pruned_before)}
+        )
         return 0
     for line in [*clip_lines(clip, sentence), "", *event_lines(events), *pending_lines(pending)]:
         say(line)
+    if pruned_before is not None:
+        say(
+            f"Of what came before {moment(pruned_before)} UTC only how each attempt ended is kept; the rest was pruned."
+        )
     if more:
         complain(f"the history goes on after these {len(events)} lines")
     return 0
@@ -112,7 +123,8 @@ async def explain_clip(settings: DatabaseSettings, options: argparse.Namespace) 
     async with asking(settings) as connection:
         clip = await known_clip(connection, options.id)
         leadership = await read_leadership(connection)
-    explanation = explanation_of(clip, leadership.now, leadership)
+        heavy_step = await read_step_of(connection, clip.id)
+    explanation = explanation_of(clip, leadership.now, leadership, heavy_step)
     if options.json:
         say_json(explanation_as_json(clip, explanation))
     else:

@@ -12,6 +12,7 @@ from orchestrator.commands.doctor.clocks import judge_skew
 from orchestrator.commands.doctor.findings import Finding, fail, ok, warn
 from orchestrator.explaining import Leadership, read_leadership, spell_seconds
 from orchestrator.settings import DatabaseSettings
+from orchestrator.storage.heavy_steps import WorkerAtWork, count_steps, read_workers
 from orchestrator.storage.migrations import ROLES, MigrationError, pending_migrations
 from orchestrator.storage.pool import DATABASE_AWAY, is_pooled
 
@@ -103,6 +104,7 @@ async def _examine(connection: asyncpg.Connection, dsn: str) -> list[Finding]:
     return [
         *findings,
         judge_leadership(leadership, await connection.fetchval(_OVERDUE, _OVERDUE_SECONDS, _OVERDUE_COUNTED)),
+        judge_workers(await read_workers(connection), *await count_steps(connection)),
     ]
 
 
@@ -156,3 +158,18 @@ def judge_leadership(leadership: Leadership, overdue: int) -> Finding:
         return warn("monitor", text, "look at its log: the provider, the call budget or the database is slow")
     since = f" since {leadership.since:%Y-%m-%d %H:%M:%S} UTC" if leadership.since else ""
     return ok("monitor", f"one leads{since} and keeps up")
+
+
+def judge_workers(workers: Sequence[WorkerAtWork], queued: int, running: int) -> Finding:
+    """Who does the heavy steps; without workers the monitor does."""
+    if not workers:
+        if running:
+            return warn(
+                "workers",
+                f"{running} steps are with workers that were not heard of",
+                "nothing: in seconds the monitor takes them back",
+            )
+        return ok("workers", "none; the monitor does transfers itself")
+    places = sum(worker.places for worker in workers)
+    names = ", ".join(worker.name for worker in workers[:5]) + (", …" if len(workers) > 5 else "")
+    return ok("workers", f"{len(workers)} live ({names}); {running} of {places} places are taken, {queued} steps wait")

@@ -78,6 +78,10 @@ class CutHands:
         """Jobs that encode are bounded by the owner's setting, everything else by what the disk takes."""
         return self._tools.max_cuts if isinstance(effect, CutClips) else MAX_SMALL_EFFECTS
 
+    def queue_of(self, effect: Effect) -> str | None:
+        """Nowhere but here: the files are in directories of this host."""
+        return None
+
     async def observe(self, kind: LookKind, clips: Sequence[Clip]) -> Mapping[str, Any]:
         """Nothing: a job waits for nobody outside."""
         return {}

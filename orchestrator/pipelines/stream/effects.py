@@ -16,12 +16,17 @@ class CopyFromUrl:
 
 @dataclass(frozen=True, slots=True)
 class EnableMp4:
-    """Have the provider make the MP4: for the *make*-th time in this attempt, after those before have failed."""
+    """Have the provider make the MP4: for the *make*-th time in this attempt, after those before have failed.
+
+    *is_fresh* says that the video was made for this clip, and that this is its first attempt: whether an MP4 was asked
+    for before is known to us, then.
+    """
 
     clip_id: str
     attempt: int
     uid: str
     make: int = 1
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ def strip(picture: Picture) -> Markup:
         _round(engine),
         _waiting("Signals that wait", engine.signals_waiting, engine.oldest_signal_seconds),
         _waiting("Looks that are due", engine.looks_due, engine.latest_look_seconds),
+        *_workers(engine),
         _budget(engine),
         _completed(figures),
     ]
@@ -94,6 +95,15 @@ def _waiting(name: str, count: int, seconds: float) -> Markup:
     if not count:
         return _item(name, shown)
     return _item(name, f"{shown}, the first for {spell_seconds(seconds)}", bad=seconds > _LATE_SECONDS)
+
+
+def _workers(engine: Engine) -> list[Markup]:
+    """Nothing where there are none and nothing waits for one: the monitor does everything itself."""
+    if not engine.workers and not engine.steps_queued and not engine.steps_running:
+        return []
+    waiting = number(engine.steps_queued, engine.steps_queued >= WAITING_MAX)
+    shown = f"{engine.workers}, at {number(engine.steps_running)} transfers; {waiting} wait for a place"
+    return [_item("Workers", shown, bad=not engine.workers)]
 
 
 def _budget(engine: Engine) -> Markup:

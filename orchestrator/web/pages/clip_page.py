@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import asyncpg
 from aiohttp import web
@@ -12,7 +13,9 @@ from orchestrator.pipelines import pipeline_for
 from orchestrator.storage.artifacts import Artifact, read_artifacts
 from orchestrator.storage.clips import Clip, Event, read_newest_events, read_newest_moves
 from orchestrator.storage.deliveries import Delivery, Refusal, read_deliveries, read_refusals
+from orchestrator.storage.heavy_steps import StepOnHand, read_step_of
 from orchestrator.storage.provider_calls import MadeCall, read_calls
+from orchestrator.storage.pruning import read_pruned_before
 from orchestrator.web.assets import ASSETS
 from orchestrator.web.connections import connection_of
 from orchestrator.web.edge import CALLER
@@ -76,8 +79,10 @@ class _Seen:
     clip: Clip
     events: list[Event]
     moves: list[Event]
+    pruned_before: datetime | None
     pending: list[PendingSignal]
     leadership: Leadership
+    heavy_step: StepOnHand | None
     artifacts: list[Artifact]
     deliveries: list[Delivery]
     refusals: list[Refusal]
@@ -107,8 +112,10 @@ async def _read(connection: asyncpg.Connection, clip_id: str) -> _Seen:
         clip=clip,
         events=await read_newest_events(connection, clip_id, _HISTORY_MAX),
         moves=await read_newest_moves(connection, clip_id, STAYS_MAX),
+        pruned_before=await read_pruned_before(connection, clip_id),
         pending=await read_pending(connection, clip_id),
         leadership=await read_leadership(connection),
+        heavy_step=await read_step_of(connection, clip_id),
         artifacts=await read_artifacts(connection, clip_id),
         deliveries=await read_deliveries(connection, clip_id) if is_at_provider else [],
         refusals=await read_refusals(connection) if is_at_provider else [],
@@ -138,6 +145,7 @@ def _main(request: web.Request, seen: _Seen) -> Markup:
         leadership=seen.leadership,
         expected_seconds=expectations.range_seconds(clip, now),
         may_retry=may_act and _may_retry(clip),
+        heavy_step=seen.heavy_step,
     )
     return fill(
         _MAIN,
@@ -153,7 +161,7 @@ def _main(request: web.Request, seen: _Seen) -> Markup:
         actions=_actions(clip) if may_act else EMPTY,
         facts=_facts(clip),
         waterfall=waterfall(clip, seen.moves, expectations.usual, now),
-        history=history(seen.events, clip, is_cut=len(seen.events) == _HISTORY_MAX),
+        history=history(seen.events, clip, is_cut=len(seen.events) == _HISTORY_MAX, pruned_before=seen.pruned_before),
         traffic=_traffic(seen, may_act) if clip.cloudflare_uid else EMPTY,
         banner=EMPTY if _is_at_rest(seen) else banner(view),
     )

@@ -48,7 +48,7 @@ _LINK = '<a href="#shape-$name">$name</a>'
 
 async def show_docs(request: web.Request) -> web.Response:
     """The reference."""
-    document = request.app[DOCUMENT]
+    document = request.app[DOCUMENT]()
     operations = [
         (method.upper(), path, operation)
         for path, methods in document["paths"].items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from orchestrator.storage.clips import Clip, Event
 from orchestrator.web.pages import parts
@@ -15,6 +16,7 @@ _TABLE = """<div class="scroll" tabindex="0" role="region" aria-label="History">
 <tbody>$rows</tbody></table></div>$cut"""
 _ROW = '<tr class="$kind"><td>$at</td><td>$what$rule</td><td><bdi>$source</bdi></td><td><bdi>$reason</bdi></td></tr>'
 _CUT = '<p class="dim">These are the last $count lines; <code>GET /api/clips/$id/events</code> has all.</p>'
+_PRUNED = '<p class="dim">Of what came before $before only how each attempt ended is kept; the rest was pruned.</p>'
 _RULE = ' <code class="rule"><bdi>$rule</bdi></code>'
 # What is not in it was written by a newer version, and is told in its own word.
 _SENTENCES = {
@@ -27,11 +29,15 @@ _SENTENCES = {
 }
 
 
-def history(events: Sequence[Event], clip: Clip, *, is_cut: bool = False) -> Markup:
-    """The lines as a table; *is_cut* when there are more before them."""
+def history(
+    events: Sequence[Event], clip: Clip, *, is_cut: bool = False, pruned_before: datetime | None = None
+) -> Markup:
+    """The lines as a table; *is_cut* when there are more before them, *pruned_before* where there were more once."""
     if not events:
         return fill("<p>$text</p>", text="Nothing yet")
     cut = fill(_CUT, count=len(events), id=clip.id) if is_cut else EMPTY
+    if pruned_before is not None:
+        cut = join((cut, fill(_PRUNED, before=parts.moment(pruned_before))))
     return fill(_TABLE, rows=join(_row(event, clip) for event in reversed(events)), cut=cut)
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from orchestrator.explaining import Leadership, spell, spell_seconds
 from orchestrator.explanations import Explanation, explanation_of
 from orchestrator.storage.clips import Clip
+from orchestrator.storage.heavy_steps import StepOnHand
 from orchestrator.web.pages import parts
 from orchestrator.web.pages.markup import EMPTY, Markup, fill, join, markup
 from orchestrator.web.pages.two_parts import legend, two_parts
@@ -56,11 +57,12 @@ class StatusView:
     leadership: Leadership
     expected_seconds: tuple[float, float] | None
     may_retry: bool
+    heavy_step: StepOnHand | None = None
 
     @property
     def explanation(self) -> Explanation:
         """By the database's clock, which wrote the times it speaks of."""
-        return explanation_of(self.clip, self.leadership.now, self.leadership)
+        return explanation_of(self.clip, self.leadership.now, self.leadership, self.heavy_step)
 
 
 def status_card(view: StatusView) -> Markup:

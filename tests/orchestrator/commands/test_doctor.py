@@ -18,12 +18,13 @@ from aiohttp import web
 from orchestrator.commands.database import place_of
 from orchestrator.commands.doctor import examining
 from orchestrator.commands.doctor.clocks import judge_skew
-from orchestrator.commands.doctor.database_checks import judge_leadership
+from orchestrator.commands.doctor.database_checks import judge_leadership, judge_workers
 from orchestrator.commands.doctor.findings import within
 from orchestrator.commands.doctor.provider_checks import judge_webhook
 from orchestrator.drivers.cloudflare_models import WebhookRegistration
 from orchestrator.explaining import Leadership
 from orchestrator.local.bucket import BucketOptions, EmbeddedBucket
+from orchestrator.storage.heavy_steps import WorkerAtWork
 
 NOW = datetime(2026, 11, 21, 14, 12, tzinfo=UTC)
 CANARIES = ("c4n4ry-access", "c4n4ry-store-secret", "c4n4ry-webhook-secret", "c4n4ry-token", "c4n4ry-password")
@@ -75,6 +76,7 @@ async def test_a_whole_installation_is_as_it_should_be(
         "role api",
         "role monitor",
         "monitor",
+        "workers",
         "notifications",
         "provider",
         "clock",
@@ -98,7 +100,7 @@ async def test_people_get_a_table_that_ends_with_a_sum(cli, ground, no_bucket, m
     assert lines[0].split(maxsplit=2) == ["fail", "CLOUDFLARE_API_TOKEN", "is not set"]
     assert lines[1].strip() == ("-> set CLOUDFLARE_API_TOKEN in the environment or .env, or --cloudflare-api-token")
     assert lines[2].startswith("ok    database  ")
-    assert lines[-1] == "1 to mend, 3 to know of, 6 as they should be."
+    assert lines[-1] == "1 to mend, 3 to know of, 7 as they should be."
 
 
 async def test_every_fault_of_the_settings_is_found_and_the_database_looked_at(cli, ground) -> None:
@@ -437,3 +439,19 @@ async def test_as_a_program_it_says_nothing_beside_its_findings(
     ran = await cli.process("doctor", "--json", CLOUDFLARE_API_TOKEN="c4n4ry-token", **environment)
     assert (ran.code, ran.err) == (1, "")
     assert "(provider_refused_token)" in found(ran)["provider"][1]
+
+
+@pytest.mark.parametrize(
+    ("workers", "running", "verdict", "says"),
+    [
+        (0, 0, "ok", "none; the monitor does transfers itself"),
+        (0, 2, "warn", "2 steps are with workers that were not heard of"),
+        (2, 3, "ok", "2 live (h:1, h:2); 3 of 8 places are taken, 5 steps wait"),
+    ],
+    ids=["none", "gone", "at work"],
+)
+def test_who_does_the_heavy_steps_is_told(workers: int, running: int, verdict: str, says: str) -> None:
+    then = datetime(2026, 1, 1, tzinfo=UTC)
+    living = [WorkerAtWork(str(n), f"h:{n}", ("transfer-to-bucket",), 4, 1, then) for n in range(1, workers + 1)]
+    found = judge_workers(living, 5 if workers else 0, running)
+    assert (found.verdict, found.text) == (verdict, says)

@@ -45,7 +45,9 @@ def shared_database(postgres_server: Any, database_template: str) -> Iterator[st
 async def database(shared_database: str) -> str:
     """The same, without a clip in it, and led by nobody."""
     connection = await asyncpg.connect(shared_database)
-    await connection.execute("TRUNCATE clips, clip_events, clip_signals RESTART IDENTITY")
+    await connection.execute(
+        "TRUNCATE clips, clip_events, clip_signals, clip_pgqueuer, workers, worker_failures RESTART IDENTITY"
+    )
     await connection.execute("UPDATE monitor_lease SET holder = NULL, epoch = 0, expires_at = '-infinity'")
     await connection.close()
     return shared_database

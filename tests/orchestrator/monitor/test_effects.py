@@ -50,6 +50,9 @@ class ScriptedHands:
         self.at_once = at_once
         self.started: list[Effect] = []
 
+    def queue_of(self, effect: Effect) -> str | None:
+        return None
+
     def capacity(self, effect: Effect) -> int:
         return self.at_once
 

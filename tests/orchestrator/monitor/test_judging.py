@@ -11,17 +11,19 @@ from typing import Any
 
 import asyncpg
 import pytest
+from house.standing import standing_of
 from structlog.testing import capture_logs
 
 from orchestrator.monitor import judging
 from orchestrator.monitor.errors import LeadershipLost
-from orchestrator.monitor.judging import Inbox, Signal, drain, settle
+from orchestrator.monitor.judging import Inbox, Signal, drain
 from orchestrator.monitor.leadership import Term
+from orchestrator.monitor.moves import Move
 from orchestrator.monitor.pauses import Pauses
 from orchestrator.pipelines.limits import TRIES, Limit
 from orchestrator.storage.clips import Clip, read_clip
 from signals import read_pending, signal_retry, signal_status_update
-from statusutils import STREAM, Position
+from statusutils import STREAM, Position, StatusTable
 
 NOW = datetime.now(UTC)
 
@@ -33,6 +35,10 @@ def now() -> datetime:
 def asked(status: str, number: int = 1, attempt: int = 1, **fields: Any) -> Signal:
     known = {"source": "test", "details": {}, "observed": False, "insists": False} | fields
     return Signal(number, attempt, status, **known)
+
+
+def settle(table: StatusTable, clip: Clip, signals: list[Signal], at: datetime) -> Move:
+    return judging.settle(table, standing_of(clip), signals, at)
 
 
 # ---- one clip ------------------------------------------------------------------------------------------------------
@@ -320,9 +326,9 @@ async def test_a_flood_is_judged_in_batches_of_bounded_size(
     sizes: list[int] = []
     real = judging._settle_all
 
-    def counted(rows, signals, at, limits):
-        sizes.append(len(signals))
-        return real(rows, signals, at, limits)
+    def counted(rows, signals, at):
+        sizes.append(sum(map(len, signals.values())))
+        return real(rows, signals, at)
 
     monkeypatch.setattr(judging, "_settle_all", counted)
     for clip_id in "abcde":

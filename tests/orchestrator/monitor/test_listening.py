@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -158,7 +159,8 @@ async def test_a_clip_whose_time_has_come_is_looked_at_without_any_hint(
     pool: asyncpg.Pool, owner: asyncpg.Connection, stand, monkeypatch
 ) -> None:
     monkeypatch.setattr(loop, "SWEEP_SECONDS", 0.05)
-    await stand("a", look_at=await owner.fetchval("SELECT clock_timestamp() + interval '500 ms'"))
+    soon = await owner.fetchval("SELECT clock_timestamp() + interval '500 ms'")
+    await stand("a", look_at=soon, status_since=soon - timedelta(minutes=1))
     hands = Hands()
     async with monitor_on(pool, nobody, hands):
         await hands.looked.wait()

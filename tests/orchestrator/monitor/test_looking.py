@@ -23,6 +23,7 @@ from orchestrator.monitor.looking import (
     REFUSED_WAIT,
     UNSEEN_WAIT,
     Group,
+    Looker,
     group,
     look,
     read_due,
@@ -32,8 +33,8 @@ from orchestrator.monitor.looking import (
 from orchestrator.pipelines import PIPELINES
 from orchestrator.pipelines.limits import TRIES
 from orchestrator.pipelines.stream.effects import EnableMp4
-from orchestrator.pipelines.stream.plan import DOWNLOAD, NOTHING, VIDEO
-from orchestrator.pipelines.terms import LookKind, Plan, Step
+from orchestrator.pipelines.stream.plan import DELIVERY, DOWNLOAD, NOTHING, VIDEO
+from orchestrator.pipelines.terms import Effect, LookKind, Plan, Step
 from orchestrator.storage.clips import Clip, read_clip
 
 STREAM_PIPELINE = PIPELINES["stream"]
@@ -60,12 +61,17 @@ class Eyes:
         return {clip.id: Video(clip.cloudflare_uid or "", self.state, self.state.value, 100.0) for clip in clips}
 
 
+async def all_here(connection: asyncpg.Connection, pipeline: str, effects: Sequence[Effect]) -> Sequence[Effect]:
+    """Nobody takes heavy steps elsewhere."""
+    return effects
+
+
 async def due(pool: asyncpg.Pool, *but_not: str) -> list[Clip]:
     return await read_due(pool, ["stream"], but_not)
 
 
 async def look_at(pool: asyncpg.Pool, term: Term, eyes: Any, *clips: Clip, kind: LookKind = VIDEO):
-    return await look(pool, term, STREAM_PIPELINE, eyes, Group("stream", kind, clips), now)
+    return await look(Looker(pool, term, now, all_here), STREAM_PIPELINE, eyes, Group("stream", kind, clips))
 
 
 # ---- what is due ---------------------------------------------------------------------------------------------------
@@ -110,25 +116,28 @@ async def test_finding_what_is_due_does_not_read_the_whole_table(owner: asyncpg.
 
 
 def test_clips_are_grouped_by_what_has_to_be_seen(a_clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    due_at = {"look_at": a_clip().status_since + timedelta(seconds=30)}
+    private = {"require_signed_urls": True}
     clips = [
-        *(a_clip(id=f"v{n}", status="processing") for n in range(VIDEO.batch * 2 + 1)),
-        *(a_clip(id=f"d{n}", status="waitformp4") for n in range(3)),
-        a_clip(id="n", status="r2_uploading"),
-        a_clip(id="f", status="processing", tries=1),
+        *(a_clip(id=f"v{n}", status="processing", **due_at) for n in range(VIDEO.batch * 2 + 1)),
+        *(a_clip(id=f"a{n}", status="waitformp4", **due_at) for n in range(3)),
+        *(a_clip(id=f"d{n}", status="waitformp4", processing_details=private, **due_at) for n in range(2)),
+        a_clip(id="n", status="r2_uploading", **due_at),
+        a_clip(id="f", status="processing", tries=1, **due_at),
+        a_clip(id="just come", status="processing"),
     ]
     groups = group(PIPELINES, clips)
     assert sorted((one.kind.name, len(one.clips)) for one in groups) == [
-        ("download", 1),
-        ("download", 1),
-        ("download", 1),
-        ("nothing", 1),
+        ("delivery", 3),
+        ("download", 2),
+        ("nothing", 2),
         ("video", 1),
         ("video", 1),
         ("video", 50),
         ("video", 50),
     ]
     assert {clip.id for one in groups for clip in one.clips} == {clip.id for clip in clips}
-    assert {one.kind for one in groups} == {VIDEO, DOWNLOAD, NOTHING}
+    assert {one.kind for one in groups} == {VIDEO, DELIVERY, DOWNLOAD, NOTHING}
 
 
 # ---- one look ------------------------------------------------------------------------------------------------------
@@ -265,7 +274,7 @@ async def test_a_clip_that_breaks_its_pipeline_holds_up_no_other(
     owner: asyncpg.Connection, pool: asyncpg.Pool, term: Term, stand, history, poison: Exception, where: str
 ) -> None:
     for clip_id in "abc":
-        await stand(clip_id)
+        await stand(clip_id, status_since=now() - timedelta(minutes=1))
     if where == "resume_status":
         retry_at = json.dumps({"retry_at": NOW.isoformat(), "error_code": "source_cut"})
         await owner.execute("UPDATE clips SET status = 'error', processing_details = $1 WHERE id = 'b'", retry_at)
@@ -286,7 +295,7 @@ async def test_a_clip_that_breaks_its_pipeline_holds_up_no_other(
     poisoned = replace(STREAM_PIPELINE, **changes)
     moved: set[str] = set()
     for group_of in group({"stream": poisoned}, await due(pool)):
-        moves, _ = await look(pool, term, poisoned, Eyes(), group_of, now)  # type: ignore[arg-type]
+        moves, _ = await look(Looker(pool, term, now, all_here), poisoned, Eyes(), group_of)  # type: ignore[arg-type]
         moved |= {move.clip_id for move in moves if move.changes_status}
     assert moved == {"a", "c"}
     if where != "resume_status":

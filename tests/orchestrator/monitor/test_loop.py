@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 from house.relay import BLACK_HOLE, Relay, Upstream
+from structlog.testing import capture_logs
 
 from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video, VideoState
 from orchestrator.drivers.errors import TransientError
 from orchestrator.monitor import loop as loop_module
+from orchestrator.monitor.looking import read_due
 from orchestrator.monitor.loop import Monitor, MonitorParts, _wait
 from orchestrator.pipelines.limits import TRIES
 from orchestrator.pipelines.stream.effects import AbandonTransfer, EnableMp4, TransferToBucket
-from orchestrator.pipelines.stream.plan import DOWNLOAD, StreamPolicy, stream_pipeline
+from orchestrator.pipelines.stream.plan import DELIVERY, DOWNLOAD, StreamPolicy, stream_pipeline
 from orchestrator.pipelines.terms import Done, Effect, LookKind, Reports, Step
 from orchestrator.storage.clips import Clip, read_clip, read_events
 from orchestrator.storage.pool import connect, create_pool
@@ -29,6 +32,10 @@ from signals import signal_retry, signal_status_update, wake
 
 # Far above what any of these takes; only a hang meets it.
 LIMIT_SECONDS = 20
+
+
+# What has only just come to its status needs no look.
+HAVE_STOOD = "UPDATE clips SET status_since = status_since - interval '1 min'"
 
 
 class ScriptedHands:
@@ -42,13 +49,16 @@ class ScriptedHands:
         self.transfer_problems: list[Exception] = []
         self.transfer_gate: asyncio.Event | None = None
 
+    def queue_of(self, effect: Effect) -> str | None:
+        return None
+
     def capacity(self, effect: Effect) -> int:
         return 50
 
     async def observe(self, kind: LookKind, clips: Sequence[Clip]) -> Mapping[str, Any]:
         self.batches.append(len(clips))
         self.looks.update(clip.id for clip in clips)
-        if kind == DOWNLOAD:
+        if kind in (DOWNLOAD, DELIVERY):
             return {
                 clip.id: Download(DownloadState.READY, 100.0, f"https://d/{clip.cloudflare_uid}.mp4") for clip in clips
             }
@@ -99,7 +109,11 @@ class SlowHands(ScriptedHands):
 
 @asynccontextmanager
 async def monitor_on(
-    database: str, hands: ScriptedHands, tries: int = TRIES, listening_at: str | None = None
+    database: str,
+    hands: ScriptedHands,
+    tries: int = TRIES,
+    listening_at: str | None = None,
+    prune: Callable[[], Awaitable[Mapping[str, int]]] | None = None,
 ) -> AsyncIterator[asyncio.Task[None]]:
     stream = stream_pipeline(StreamPolicy(timedelta(milliseconds=50), timedelta(seconds=1)))
     limits = {status: replace(limit, tries=tries) for status, limit in stream.limits.items()}
@@ -109,6 +123,7 @@ async def monitor_on(
         connect=lambda: connect(listening_at or database, "orchestrator_monitor", "test listener"),
         pipelines={"stream": replace(stream, limits=limits)},
         hands={"stream": hands},
+        prune=prune,
     )
     stop = asyncio.Event()
     task = asyncio.create_task(Monitor(parts).run(stop))
@@ -265,7 +280,9 @@ async def test_so_many_looks_at_once_and_no_more(
     database: str, api: asyncpg.Connection, stand: Callable[..., Awaitable[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop_module, "MAX_LOOKS", 3)
-    clips = [await stand(f"c{number}", "mp4_processing") for number in range(9)]  # each of them is a look of its own
+    private = json.dumps({"require_signed_urls": True})
+    numbers = range(3 * DOWNLOAD.batch + 1)  # one more than three looks hold
+    clips = [await stand(f"c{number}", "mp4_processing", processing_details=private) for number in numbers]
     hands = SlowHands()
     async with monitor_on(database, hands), asyncio.timeout(LIMIT_SECONDS):
         await hands.is_looking.wait()
@@ -275,6 +292,61 @@ async def test_so_many_looks_at_once_and_no_more(
         for clip_id in clips:
             await until(api, clip_id, lambda clip: clip.status == "complete")
     assert hands.most_at_once == 3
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many clips each reading of what is due has found."""
+    found: list[int] = []
+
+    async def counted(*arguments: Any) -> list[Clip]:
+        due = await read_due(*arguments)
+        found.append(len(due))
+        return due
+
+    monkeypatch.setattr(loop_module, "read_due", counted)
+    return found
+
+
+@pytest.fixture
+async def private(stand: Callable[..., Awaitable[str]]) -> int:
+    """So many clips in the database as take three looks, each by calls of their own."""
+    clips = 3 * DOWNLOAD.batch
+    due_at = datetime.now(UTC) - timedelta(minutes=1)  # a clip that has only just come is not looked at yet
+    for number in range(clips):
+        details = json.dumps({"require_signed_urls": True})
+        await stand(f"c{number}", "mp4_processing", processing_details=details, look_at=due_at)
+    return clips
+
+
+async def test_while_no_place_is_free_nothing_is_read(
+    database: str, private: int, readings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "MAX_LOOKS", 1)
+    monkeypatch.setattr(loop_module, "SWEEP_SECONDS", 0.2)
+    hands = SlowHands()
+    async with monitor_on(database, hands), asyncio.timeout(LIMIT_SECONDS):
+        await hands.is_looking.wait()
+        await asyncio.sleep(5 * 0.2)
+        assert readings == [private]
+
+
+async def test_what_was_read_is_begun_as_places_come_free(
+    database: str, private: int, readings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "MAX_LOOKS", 1)
+    monkeypatch.setattr(loop_module, "SWEEP_SECONDS", float(LIMIT_SECONDS))
+    read_before: list[int] = []
+
+    class Hands(ScriptedHands):
+        async def observe(self, kind: LookKind, clips: Sequence[Clip]) -> Mapping[str, Any]:
+            read_before.append(len(readings))
+            return await super().observe(kind, clips)
+
+    async with monitor_on(database, Hands()), asyncio.timeout(LIMIT_SECONDS):
+        while len(read_before) < 3:
+            await asyncio.sleep(0.01)
+    assert read_before[:3] == [1, 1, 1]
 
 
 async def test_the_loop_survives_losing_every_connection(database: str, api: asyncpg.Connection) -> None:
@@ -323,9 +395,35 @@ async def test_the_leader_tidies_up(database: str, monkeypatch: pytest.MonkeyPat
             await asyncio.sleep(0.01)
 
 
-async def test_a_session_that_holds_a_clip_holds_up_no_other(database: str, api: asyncpg.Connection) -> None:
+@pytest.mark.parametrize("problem", [None, ConnectionResetError(), KeyError("x")])
+async def test_the_leader_prunes_history_by_the_way_and_outlives_what_goes_wrong(
+    database: str, monkeypatch: pytest.MonkeyPatch, problem: Exception | None
+) -> None:
+    monkeypatch.setattr("orchestrator.monitor.loop.TIDY_SECONDS", 0.01)
+    pruned = 0
+
+    async def prune() -> Mapping[str, int]:
+        nonlocal pruned
+        pruned += 1
+        if problem is not None:
+            raise problem
+        return {"lines": 7, "transfers": 0}
+
+    with capture_logs() as logs:
+        async with monitor_on(database, ScriptedHands(), prune=prune), asyncio.timeout(LIMIT_SECONDS):
+            while pruned < 3:
+                await asyncio.sleep(0.01)
+    told = next(entry for entry in logs if "history" in entry["event"])
+    level = "info" if problem is None else "warning" if isinstance(problem, OSError) else "error"
+    assert (told["log_level"], told.get("lines")) == (level, None if problem else 7)
+
+
+async def test_a_session_that_holds_a_clip_holds_up_no_other(
+    database: str, api: asyncpg.Connection, owner: asyncpg.Connection
+) -> None:
     for clip_id in ("a", "b"):
         await insert(api, clip_id)
+    await owner.execute(HAVE_STOOD)
     hung = await connect(database, "orchestrator_api", "hung")
     transaction = hung.transaction()
     await transaction.start()
@@ -349,19 +447,20 @@ async def test_a_session_that_holds_a_clip_holds_up_no_other(database: str, api:
 
 
 async def test_a_clip_whose_look_cannot_be_written_is_left_alone_for_its_pause(
-    database: str, api: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    database: str, api: asyncpg.Connection, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop_module, "FIRST_PAUSE_SECONDS", 1000.0)
     monkeypatch.setattr(loop_module, "LONGEST_PAUSE_SECONDS", 1000.0)
     for clip_id in ("a", "b"):
         await insert(api, clip_id)
+    await owner.execute(HAVE_STOOD)
     hung = await connect(database, "orchestrator_api", "hung")
     await hung.execute("BEGIN; SELECT 1 FROM clips WHERE id = 'a' FOR UPDATE")
     try:
         hands = ScriptedHands()
         async with monitor_on(database, hands):
             await until(api, "b", lambda clip: clip.status == "complete")
-        assert hands.looks["b"] > 1
+        assert hands.looks["b"] >= 1
         assert hands.looks["a"] == 1
     finally:
         await hung.close()

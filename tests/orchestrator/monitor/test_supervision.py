@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -62,6 +62,9 @@ class Hands:
         self.looks = 0
         self.stopped = asyncio.Event()
         self.tidying: Exception | None = None
+
+    def queue_of(self, effect: Effect) -> str | None:
+        return None
 
     def capacity(self, effect: Effect) -> int:
         return 50
@@ -306,6 +309,34 @@ async def test_a_ticker_that_fails_ends_no_leadership(
             assert not task.done()
     assert [entry["event"] for entry in logs].count("progress could not be written") == 3
     assert await api.fetchval("SELECT epoch FROM monitor_lease") == 1
+
+
+@pytest.mark.parametrize("problem", [*UNFORESEEN, *TROUBLE], ids=name)
+async def test_a_hearer_that_fails_ends_no_leadership(
+    database: str, api: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    monkeypatch.setattr(loop, "ALONE_SECONDS", 0.01)
+    calls = breaking(monkeypatch, "hear", problem, times=3)
+    async with monitor_on(database, Hands()) as task:
+        await until(lambda: calls() > 5)
+        assert not task.done()
+    assert await api.fetchval("SELECT epoch FROM monitor_lease") == 1
+
+
+async def test_what_failed_on_a_worker_is_heard_of_and_judged(
+    database: str, owner: asyncpg.Connection, stand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "ALONE_SECONDS", 0.01)
+    await stand("c", "mp4downloading", look_at=datetime.now(UTC) + timedelta(hours=1))
+    await owner.execute(
+        "INSERT INTO worker_failures (clip_id, attempt, effect, code, reason, is_permanent, began_at)"
+        " VALUES ('c', 1, 'transfer-to-bucket', 'too_large', 'larger than allowed', true, now())"
+    )
+    async with monitor_on(database, Hands()):
+        async with asyncio.timeout(10):
+            while await owner.fetchval("SELECT count(*) FROM worker_failures"):
+                await asyncio.sleep(0.02)
+        assert await owner.fetchval("SELECT status || ' ' || error_message FROM clips") == "error larger than allowed"
 
 
 @pytest.mark.parametrize("problem", [*UNFORESEEN, *TROUBLE], ids=name)

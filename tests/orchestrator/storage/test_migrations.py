@@ -250,7 +250,7 @@ def test_an_installed_program_carries_the_ground_inside(installed: Path) -> None
     directory, fingerprints = json.loads(ran.stdout)
     assert Path(directory) == installed / "orchestrator" / "_migrations"
     assert fingerprints == [migration.sha256 for migration in read_migrations()]
-    for name in ("law.sql", "privileges.sql", "limits.sql"):
+    for name in ("law.sql", "history.sql", "privileges.sql", "limits.sql"):
         assert (Path(directory) / name).read_bytes() == (migrations_directory() / name).read_bytes()
 
 

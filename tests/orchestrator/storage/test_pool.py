@@ -38,12 +38,16 @@ async def test_connections_act_in_their_role_under_their_name(database: str) -> 
 
 
 async def test_a_returned_connection_keeps_its_role(database: str) -> None:
-    """The pool resets each connection; the role must come back with it."""
+    """Role and limits are the session's own; what a block left open ends with it."""
     pool = await create_pool(database, "orchestrator_api", "test", max_size=1)
     try:
-        await pool.execute("SET statement_timeout = '1h'")
-        assert await pool.fetchval("SELECT current_user") == "orchestrator_api"
-        assert await pool.fetchval("SELECT current_setting('statement_timeout')") == "30s"
+        for _ in range(2):
+            async with pool.acquire() as connection:
+                assert await connection.fetchval("SELECT current_user") == "orchestrator_api"
+                assert await connection.fetchval("SELECT current_setting('statement_timeout')") == "30s"
+                await connection.execute("BEGIN")
+            async with pool.acquire() as connection:
+                assert not connection.is_in_transaction()
     finally:
         await pool.close()
 
@@ -199,7 +203,9 @@ async def test_what_was_done_counts_though_the_connection_is_lost_before_it_is_g
         async with pool.acquire(timeout=5) as connection:
             assert await connection.fetchval("SELECT 1") == 1
             relay.treat(RESET, new=False)
-        assert await pool.fetchval("SELECT 2") == 2
+        with pytest.raises(DATABASE_AWAY):  # nobody had asked it anything since
+            await pool.fetchval("SELECT 2")
+        assert await pool.fetchval("SELECT 3") == 3
     finally:
         pool.terminate()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,13 +19,29 @@ from orchestrator.drivers.cloudflare_models import DirectUpload, Download, Video
 from orchestrator.drivers.errors import DriverError
 from orchestrator.settings import Settings
 from orchestrator.storage.pool import create_pool
-from orchestrator.web import Services, create_app, wake_through
-from orchestrator.web.app import SERVER_OPTIONS
+from orchestrator.web.app import SERVER_OPTIONS, create_app
+from orchestrator.web.services import Services, wake_through
 from signals import CHANGED_CHANNEL
 from statusutils import STREAM, get_min_progress_for_status
 
 SECRET = "an-old-webhook-secret", "the-new-webhook-secret"
 UPLOAD_URL = "https://upload.videodelivery.net/canary-upload-address"
+
+
+class Held:
+    """The pool, whose next connection comes only when it is let go."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self.goes_on = asyncio.Event()
+        self.asked = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def acquire(self, *, timeout: float) -> AsyncIterator[asyncpg.Connection]:
+        self.asked.set()
+        await self.goes_on.wait()
+        async with self._pool.acquire(timeout=timeout) as connection:
+            yield connection
 
 
 @dataclass
@@ -116,6 +133,12 @@ class Place:
                 clip_id, kept["status"], status, progress,
             )  # fmt: skip
             await self.monitor.execute("SELECT pg_notify($1, $2)", CHANGED_CHANNEL, clip_id)
+
+    async def forget_history(self, clip_id: str) -> None:
+        """Remove what the law keeps, so that a test may write another history."""
+        async with self.owner.transaction():
+            await self.owner.execute("SET LOCAL session_replication_role = replica")
+            await self.owner.execute("DELETE FROM clip_events WHERE clip_id = $1", clip_id)
 
     async def signals(self, clip_id: str) -> list[asyncpg.Record]:
         """What lies in the clip's inbox."""
@@ -218,3 +241,8 @@ def stages() -> tuple[str, ...]:
 def clock() -> ClockInTheHand:
     """A clock for what needs nothing else."""
     return ClockInTheHand()
+
+
+@pytest.fixture
+def held(place: Any) -> Held:
+    return Held(place.services.pool)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from orchestrator.web import run_web
+from orchestrator.web.app import run_web
 
 
 @pytest.fixture

@@ -62,6 +62,26 @@ async def test_who_leads_and_what_waits_is_told(client, place):
     assert engine["latest_look_seconds"] >= 40
 
 
+async def test_who_takes_heavy_steps_is_told_where_there_is_somebody(client, place):
+    engine = (await board_of(client))["engine"]
+    assert (engine["workers"], engine["steps_queued"], engine["steps_running"]) == (0, 0, 0)
+    assert "Workers" not in await (await client.get("/")).text()
+    await place.owner.execute(
+        "INSERT INTO workers (id, name, kinds, places, seen_at) VALUES"
+        " (gen_random_uuid(), 'h:1', '{transfer-to-bucket}', 2, clock_timestamp()),"
+        " (gen_random_uuid(), 'h:2', '{transfer-to-bucket}', 2, clock_timestamp() - interval '1 minute')"
+    )
+    await place.owner.execute(
+        "INSERT INTO clip_pgqueuer (priority, entrypoint, dedupe_key, status) VALUES"
+        " (0, 'transfer-to-bucket', 'a/1/t', 'picked'), (0, 'transfer-to-bucket', 'b/1/t', 'queued'),"
+        " (0, 'transfer-to-bucket', 'c/1/t', 'queued')"
+    )
+    engine = (await board_of(client))["engine"]
+    assert (engine["workers"], engine["steps_queued"], engine["steps_running"]) == (1, 2, 1)
+    assert "1, at 1 transfers; 2 wait for a place" in await (await client.get("/")).text()
+    assert 'orchestrator_heavy_steps{state="queued"} 2.0' in await (await client.get("/metrics")).text()
+
+
 @pytest.mark.parametrize(
     ("row", "left", "blocked"),
     [

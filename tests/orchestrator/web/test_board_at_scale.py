@@ -15,8 +15,8 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from orchestrator.storage.pool import create_pool
-from orchestrator.web import Services, create_app, wake_through
-from orchestrator.web.app import SERVER_OPTIONS
+from orchestrator.web.app import SERVER_OPTIONS, create_app
+from orchestrator.web.services import Services, wake_through
 from tests.orchestrator.web.conftest import ProviderInTheHand, make_settings
 
 CLIPS = 100_000

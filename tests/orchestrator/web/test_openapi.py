@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from orchestrator.web import create_app
+from orchestrator.web.app import create_app
 from orchestrator.web.metrics import Metrics
 from orchestrator.web.openapi import build_document
 from orchestrator.web.problems import KINDS

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from orchestrator.web import create_app
+from orchestrator.web.app import create_app
 from orchestrator.web.problems import KINDS, shorten
 
 MEMBERS = {"type", "title", "status", "detail", "instance", "code", "hint", "errors", "request_id"}

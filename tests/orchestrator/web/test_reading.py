@@ -186,6 +186,25 @@ async def test_the_history_has_refused_requests_with_their_rule_and_pages(client
     assert (len(first["events"]), first["next_after"]) == (3, first["events"][-1]["id"])
     rest = await (await client.get(f"/api/clips/one/events?limit=3&after={first['next_after']}")).json()
     assert ([line["kind"] for line in rest["events"]], rest["next_after"]) == (["refused"], None)
+    assert history["pruned_before"] is None
+
+
+async def test_a_history_that_was_pruned_says_so_and_since_when(client, place):
+    await place.clip("one")
+    await place.move("one", "error", error_message="broken")
+    await place.monitor.execute("UPDATE history_pruning SET pruned_before = '2026-02-01T00:00:00Z'")
+    whole = await (await client.get("/api/clips/one/events")).json()
+    assert (len(whole["events"]), whole["pruned_before"]) == (2, None)
+    await place.owner.execute("SET session_replication_role = replica")
+    await place.owner.execute("DELETE FROM clip_events WHERE kind = 'created'")
+    await place.owner.execute("RESET session_replication_role")
+    pruned = await (await client.get("/api/clips/one/events")).json()
+    assert [line["to_status"] for line in pruned["events"]] == ["error"]
+    assert pruned["pruned_before"] == "2026-02-01T00:00:00.000000Z"
+    page = await (await client.get("/clips/one")).text()
+    assert "only how each attempt ended is kept" in page
+    assert 'datetime="2026-02-01T00:00' in page
+    await place.monitor.execute("UPDATE history_pruning SET pruned_before = '-infinity'")
 
 
 @pytest.mark.parametrize("query", ["after=-1", "after=x", "after=" + "9" * 20, "limit=0", "limit=1e3"])

@@ -8,8 +8,7 @@ from typing import Any
 
 from aiohttp.test_utils import TestServer
 
-from orchestrator.web import create_app
-from orchestrator.web.app import SERVER_OPTIONS
+from orchestrator.web.app import SERVER_OPTIONS, create_app
 from orchestrator.web.events import FEED
 
 TOKEN = "a-token-of-sixteen-characters"

@@ -58,7 +58,9 @@ class UploadHost:
             body = await request.read()
             if int(request.headers["Upload-Offset"]) != len(received):
                 return web.Response(status=409, headers=headers)
-            if count in self.fail_patches or self.lengths[name] in self.fail_lengths:
+            if self.lengths[name] in self.fail_lengths:
+                return web.Response(status=500, headers=headers)
+            if count in self.fail_patches:
                 received += body[:MIB]  # part of it came through
                 return web.Response(status=500, headers=headers)
             received += body
