@@ -4,6 +4,7 @@
     python3 run.py dev [arguments]     run everything on this machine and print the page's address
     python3 run.py test [arguments]    run every check and every test; arguments go to pytest (-n0: one after the other)
     python3 run.py lanes [arguments]   run the long proofs of the promises; `lanes --list` says what each one proves
+    python3 run.py bench [arguments]   measure this machine and the program on it; `bench --list` says what is measured
     python3 run.py help                this text
 
 The first call makes a virtual environment in .venv and installs what requirements/ has locked, by hash; later calls
@@ -27,8 +28,15 @@ VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, "installed.json")
 
-LOCKS = {"dev": "requirements/local.txt", "test": "requirements/dev.txt", "lanes": "requirements/dev.txt"}
-DOWNLOADED_MB = {"dev": 150, "test": 270, "lanes": 270}
+LOCKS = {
+    "dev": "requirements/local.txt",
+    "test": "requirements/dev.txt",
+    "lanes": "requirements/dev.txt",
+    "bench": "requirements/dev.txt",
+}
+DOWNLOADED_MB = {"dev": 150, "test": 270, "lanes": 270, "bench": 270}
+# Commands that are a package of this checkout and of no release.
+PACKAGES = {"lanes": "lanes", "bench": "benchmarks"}
 # What the installation follows from; a change in one of them installs again.
 SOURCES = (
     "pyproject.toml",
@@ -85,9 +93,9 @@ def main(arguments: list) -> int:
         return 2
     if command == "test":
         return run_checks(arguments[1:])
-    if command == "lanes":
+    if command in PACKAGES:
         paths = dict(os.environ, PYTHONPATH=os.path.join(ROOT, "tests"))
-        return subprocess.call([PYTHON, "-m", "lanes", *arguments[1:]], cwd=ROOT, env=paths)
+        return subprocess.call([PYTHON, "-m", PACKAGES[command], *arguments[1:]], cwd=ROOT, env=paths)
     sys.stdout.flush()
     os.execv(PYTHON, [PYTHON, "-m", "orchestrator", *arguments])  # noqa: S606 - there is no shell to avoid
     return 0
