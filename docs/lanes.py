@@ -18,14 +18,19 @@ The suite (`python3 run.py test`) takes minutes. What takes longer to show is a 
 ```sh
 python3 run.py lanes                   # all of them, in their short form
 python3 run.py lanes --long            # in the amounts of a release: hours
+python3 run.py lanes --long simulation # may be interrupted and started again: it goes on where it was
 python3 run.py lanes kills outages     # these alone
 ```
 
 Each prints its figures, and a failure prints the seed, the commit and the command that repeats it. What the processes
 of a lane wrote stays in `build/lanes` until the next run. Lanes that need root, a model checker, a connection pooler, a
 shifted clock or a packet filter say so where there is none. Continuous integration (`.ci/run`) runs the suite and all
-lanes in their short form but two: `mutants`, whose tests draw their cases, and `sometimes`, which judges what was met
-by chance. The worlds of its `simulation` are the same at every landing; `SIMULATION_FIRST_SEED` names others.
+lanes in their short form but `sometimes`, which judges what was met by chance. The worlds of its `simulation` are the
+same at every landing; `SIMULATION_FIRST_SEED` names others.
+
+The long form of `simulation` (100,000 worlds, many hours) keeps what it has answered in `build/simulation.json`.
+Started again at the same state of the code it goes on where it was, and its figures are over all of them; run alone it
+tells each minute how long the rest will take. `--fresh`, or removing the file, begins anew.
 
 What a lane asks of the machine: *quiet* lanes measure how fast the program is, and nothing runs beside them. *Timed*
 ones run real processes and keep times with room to spare, one at a time; beside them run the *shared* ones, which only

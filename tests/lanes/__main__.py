@@ -3,12 +3,13 @@
     python3 run.py lanes                  every lane, in the amounts that CI runs
     python3 run.py lanes --long           every lane, in the amounts of a release
     python3 run.py lanes kills database   these alone
+    python3 run.py lanes --long --fresh   forget what an interrupted long run of `simulation` has found
     python3 run.py lanes --list           what each lane proves
 
 A failed lane says how to repeat the failure. One that keeps times, and was late, is run once more with the machine to
 itself, and the table says so; one that failed for anything else, or saw an invariant broken, has failed. What each lane
-has written stays in
-build/lanes until the next run.
+has written stays in build/lanes until the next run. A long run of `simulation` that was interrupted goes on where it
+was, as long as the code is the same.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Result:
 
 def main() -> int:
     """Run what was asked for; 0 when all of it passed."""
-    wanted, is_long, lists = _arguments()
+    wanted, switches, lists = _arguments()
     if lists:
         for lane in LANES:
             print(f"{lane.name:12} {lane.proves}{' (only with --long)' if lane.only_long else ''}")
@@ -62,18 +63,19 @@ def main() -> int:
     # What the lane that counts the faults goes by: lanes that ran another time prove nothing of this one.
     KEPT.mkdir(parents=True, exist_ok=True)
     (KEPT / "invocation.json").write_text(json.dumps([lane.name for lane in wanted]))
-    results = _run_all(wanted, is_long)
+    results = _run_all(wanted, switches)
     _summarize(results)
     return 0 if all(result.passed for result in results) else 1
 
 
-def _run_all(wanted: list[Lane], is_long: bool) -> list[Result]:
+def _run_all(wanted: list[Lane], switches: list[str]) -> list[Result]:
     """Those that keep times one after another, what computes beside them; then those that want the machine alone."""
     results: list[Result] = []
     lock = threading.Lock()
 
     def run(lane: Lane) -> None:
-        result = _run(lane, is_long)
+        # Where several run at once, those that only compute say nothing before their end.
+        result = _run(lane, switches, streams=lane.machine is not Machine.SHARED or len(wanted) == 1)
         with lock:
             results.append(result)
             print(f"lane {_line(result)}", flush=True)
@@ -99,12 +101,13 @@ def _run_all(wanted: list[Lane], is_long: bool) -> list[Result]:
     return results
 
 
-def _arguments() -> tuple[list[Lane], bool, bool]:
+def _arguments() -> tuple[list[Lane], list[str], bool]:
     parser = argparse.ArgumentParser(
         prog="run.py lanes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="LANE", help="the lanes to run; all when none is named")
     parser.add_argument("--long", action="store_true", help="the amounts of a release")
+    parser.add_argument("--fresh", action="store_true", help="begin a long run of the simulation anew")
     parser.add_argument("--list", action="store_true", help="say what each lane proves")
     arguments = parser.parse_args()
     known = {lane.name: lane for lane in LANES}
@@ -113,26 +116,26 @@ def _arguments() -> tuple[list[Lane], bool, bool]:
     wanted = [known[name] for name in arguments.names] or [
         lane for lane in LANES if arguments.long or not lane.only_long
     ]
-    return wanted, arguments.long, arguments.list
+    switches = [f"--{name}" for name in ("long", "fresh") if getattr(arguments, name)]
+    return wanted, switches, arguments.list
 
 
-def _run(lane: Lane, is_long: bool) -> Result:
-    streams = lane.machine is not Machine.SHARED
+def _run(lane: Lane, switches: list[str], *, streams: bool) -> Result:
     directory = KEPT / lane.name
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/lanes/test_{lane.name}.py"]
-    command += [f"--lane-directory={directory}", *(["--long"] if is_long else [])]
+    command += [f"--lane-directory={directory}", *switches]
     print(f"lane {lane.name}: {lane.proves}", flush=True)
     started = time.monotonic()
-    limit_minutes = lane.long_limit_minutes if is_long else lane.limit_minutes
-    code = _call(command, directory / "output.txt", limit_minutes * 60, streams)
+    limit_minutes = lane.long_limit_minutes if "--long" in switches else lane.limit_minutes
+    code = _call(command, directory / "output.txt", limit_minutes * 60, streams=streams, gives_way=_gives_way(lane))
     seconds = time.monotonic() - started
     if code != 0 and not streams:
         print((directory / "output.txt").read_text("utf-8", "replace"), flush=True)
     figures = directory / "figures.json"
     said = json.loads(figures.read_text()) if figures.exists() else {}
-    was_late = code != 0 and streams and tells_of_lateness_alone((directory / "output.txt").read_bytes())
+    was_late = code != 0 and not _gives_way(lane) and tells_of_lateness_alone((directory / "output.txt").read_bytes())
     return Result(lane, code == 0, seconds, said, was_late)
 
 
@@ -141,13 +144,18 @@ def tells_of_lateness_alone(output: bytes) -> bool:
     return _LATE.search(output) is not None and _INVARIANT.search(output) is None
 
 
-def _call(command: list[str], output: Path, limit_seconds: float, streams: bool) -> int:
+def _gives_way(lane: Lane) -> bool:
+    """Whether it only computes."""
+    return lane.machine is Machine.SHARED
+
+
+def _call(command: list[str], output: Path, limit_seconds: float, *, streams: bool, gives_way: bool) -> int:
     """The exit code; what the lane says goes to *output*, and is shown meanwhile when it *streams*."""
     # A group of its own: what the lane started ends with it.
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
-    if not streams:
+    if gives_way:
         _give_way(process.pid)
     timer = threading.Timer(limit_seconds, _end, [process, output, limit_seconds])
     timer.start()

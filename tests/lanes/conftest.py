@@ -19,8 +19,9 @@ _ROOT = Path(__file__).parents[2]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The two switches that `run.py lanes` hands on."""
+    """The switches that `run.py lanes` hands on."""
     parser.addoption("--long", action="store_true", help="the amounts of a release")
+    parser.addoption("--fresh", action="store_true", help="forget what an interrupted long run has found")
     parser.addoption("--lane-directory", type=Path, default=None, help="where the lane leaves what it has written")
 
 
@@ -62,6 +63,12 @@ class Sometimes:
 def is_long(request: pytest.FixtureRequest) -> bool:
     """Whether the amounts of a release were asked for."""
     return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(scope="session")
+def is_fresh(request: pytest.FixtureRequest) -> bool:
+    """Whether nothing that was found before is to count."""
+    return bool(request.config.getoption("--fresh"))
 
 
 @pytest.fixture(scope="session")

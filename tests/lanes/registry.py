@@ -48,21 +48,21 @@ LANES = (
         "model",
         "leadership and judging keep their promises in every interleaving, and not without any one of their guards",
         Machine.SHARED,
-        10,
+        30,
         60,
     ),
     Lane(
         "mutants",
         "each promise is claimed by a test that notices its loss: no deliberate bug survives",
         Machine.SHARED,
-        20,
+        40,
         120,
     ),
     Lane(
         "provider",
         "every call to the provider meets every answer it may give: clips complete, or end and say why; nothing twice",
         Machine.SHARED,
-        15,
+        30,
         90,
     ),
     Lane(
@@ -166,6 +166,14 @@ LANES = (
         90,
     ),
     Lane(
+        "workers",
+        "three workers and two monitors on hosts of their own, each killed in turn under load: nothing lost or doubled,"
+        " throughput back within 15 s",
+        Machine.TIMED,
+        12,
+        12,
+    ),
+    Lane(
         "splitbrain",
         "a leader frozen, killed, robbed or cut off is replaced within 15 s, and writes nothing more when it is back",
         Machine.TIMED,
@@ -191,17 +199,17 @@ LANES = (
         "simulation",
         "real monitors, drivers and handlers keep every promise in drawn worlds where everything goes wrong",
         Machine.SHARED,
-        20,
-        360,
+        60,
+        900,
     ),
     Lane(
         "crashes",
         "a monitor killed at any step, and again while it is succeeded, leaves a clip that still ends right",
         Machine.SHARED,
-        15,
+        60,
         240,
     ),
-    Lane("determinism", "a seed repeats its run exactly, in any process", Machine.SHARED, 5, 30),
+    Lane("determinism", "a seed repeats its run exactly, in any process", Machine.SHARED, 10, 30),
 )
 
 

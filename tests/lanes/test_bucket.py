@@ -453,7 +453,7 @@ async def _killed_at(around: Surroundings, *, step: int | None) -> int:
 
     async with around.program() as first:
         clip_id = await around.copied_clip()
-        await around.until_status(clip_id, "mp4_processing")
+        await around.until_status(clip_id, "waitformp4")
         around.loop.on_step = count
         while not first.is_dead and around.clip(clip_id)["status"] != "complete":
             await around.wait(0.05)

@@ -23,7 +23,6 @@ STATUSES = {
         "processing",
         "stream_ready",
         "waitformp4",
-        "mp4_processing",
         "mp4downloading",
         "r2_uploading",
         "complete",

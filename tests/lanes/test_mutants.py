@@ -67,13 +67,14 @@ def outcomes(request: pytest.FixtureRequest, workers: Sequence[Worker]) -> Mappi
 
 def _try(nodes: Sequence[str], mutant: Mutant | None, worker: Worker) -> Outcome:
     if mutant is None:
-        return run_tests(worker.tree, nodes, 4 * LIMIT_SECONDS, worker.dsn, stop_at_first=False)
+        return run_tests(worker.warm, nodes, 4 * LIMIT_SECONDS, stop_at_first=False)
     try:
         with worker.tree.replaced(mutant.file, mutant.text, mutant.becomes):
-            outcome = run_tests(worker.tree, nodes, LIMIT_SECONDS, worker.dsn, stop_at_first=True)
+            outcome = run_tests(worker.warm, nodes, LIMIT_SECONDS, stop_at_first=True)
             if not outcome.is_noticed and not outcome.errors:
-                # Some tests draw their cases: one that draws badly, or shrinks for ever on a busy machine, draws again.
-                outcome = run_tests(worker.tree, nodes, LIMIT_SECONDS, worker.dsn, stop_at_first=True)
+                # What is drawn is the same each time, but some tests keep real times: on a busy machine one of them
+                # may pass by a bug, or hang, for want of time.
+                outcome = run_tests(worker.warm, nodes, LIMIT_SECONDS, stop_at_first=True)
                 NOTICED_LATE.update([mutant.name] if outcome.is_noticed else [])
             return outcome
     except StaleMutant as problem:
@@ -132,4 +133,4 @@ def test_of_changes_made_by_rule_few_go_unnoticed(
 
 def _try_change(file: str, change: Change, worker: Worker) -> Outcome:
     with worker.tree.changed(file, change.source):
-        return run_tests(worker.tree, [MIRRORED[file]], LIMIT_SECONDS, worker.dsn, stop_at_first=True)
+        return run_tests(worker.warm, [MIRRORED[file]], LIMIT_SECONDS, stop_at_first=True)

@@ -398,7 +398,8 @@ async def _reset_in_take_over(scene: Scene) -> None:
         for _ in range(4):
             scene.relay.treat(RESET, new=False)
             await asyncio.sleep(scene.chance.uniform(0.1, 0.5))
-        await scene.resumes("resets in a take-over", began)
+        # Who connects anew is served all the while.
+        await scene.resumes("resets in a take-over", began, reads_are_served=True)
 
 
 async def _fail_over(scene: Scene, asker: Asker) -> None:

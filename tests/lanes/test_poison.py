@@ -103,6 +103,9 @@ class PoisonedHands:
             self.bitten[clip_id] += 1
             poison.bite(place)
 
+    def queue_of(self, effect: Effect) -> str | None:
+        return None
+
     def capacity(self, effect: Effect) -> int:
         self.bite(effect.clip_id, "capacity")
         return 200

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from simulation.cloudflare import SimulatedStream
@@ -42,6 +43,7 @@ class Route:
     fate: Fate = QUICK
     lists_nothing: bool = False
     is_private: bool = False
+    notes_are_lost: bool = False
     is_forgotten: bool = False
     #: The reason it ends with when nothing goes wrong; None: it completes.
     ends: str | None = None
@@ -49,10 +51,11 @@ class Route:
 
 ROUTES = {
     "copy": Route(),
-    "find_by_creator": Route(),
+    "find_by_creator": Route(notes_are_lost=True),
     "list": Route(),
     "get": Route(lists_nothing=True),
-    "get_downloads": Route(),
+    # A public video's MP4 is looked for at its address.
+    "get_downloads": Route(fate=replace(QUICK, is_private=True), is_private=True, notes_are_lost=True),
     "enable_download": Route(),
     "reset_download": Route(fate=replace(QUICK, mp4_failures=1)),
     "create_token": Route(fate=replace(QUICK, is_private=True), is_private=True),
@@ -87,6 +90,7 @@ async def drive(around: Surroundings, route: Route) -> dict[str, Any]:
     """A clip on *route*, at rest."""
     around.fate = route.fate
     around.stream.lists_nothing = route.lists_nothing
+    around.notes_are_lost = route.notes_are_lost
     async with around.program():
         if route.is_forgotten:
             clip_id = await around.forgotten_clip()
@@ -131,7 +135,8 @@ def test_for_a_while(
 ) -> None:
     if named.family == "words" and call not in _LOOKS and not amount(False, True):
         return
-    seconds = amount(300, 3600)
+    # What ends a clip when it lasts does so at the third look at most, and looks are minutes apart.
+    seconds = 3600 if (call, named.name) in LASTING_ENDS else amount(300, 3600)
 
     async def cell(around: Surroundings) -> None:
         faults = around.stream_faults
@@ -234,7 +239,8 @@ def test_an_address_of_another_host_is_never_read(
     def point_elsewhere(document: Any) -> Any:
         for one in [document["result"].get("default")]:
             if one:
-                one["url"] = address.format(uid="x")
+                # With the video's own id, in whose place a private one's token would go.
+                one["url"] = address.format(uid=urlsplit(one["url"]).path.split("/")[1])
         return document
 
     async def cell(around: Surroundings) -> str:

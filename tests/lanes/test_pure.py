@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import structlog
+from house.standing import standing_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -178,8 +179,9 @@ def test_signals_in_any_order_and_number_end_in_the_same_place(amount: Any, figu
 
     @examples(amount, 5_000, 200_000)
     @given(clips, inboxes(), st.randoms(use_true_random=False))
-    def holds(standing: Clip, signals: list[Signal], random: Any) -> None:
+    def holds(clip: Clip, signals: list[Signal], random: Any) -> None:
         next(judged)
+        standing = standing_of(clip)
         once = settle(STREAM, standing, signals, NOW)
         shuffled = [*signals, *random.choices(signals, k=random.randint(0, 3))]
         random.shuffle(shuffled)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from simulation.batch import Answer, run_jobs
 from simulation.expected import EXPECTED
+from simulation.tallies import KeptTally, Tally, state_of_code, taken_up, until_met
 
 if TYPE_CHECKING:
     from lanes.conftest import Figures, Sometimes
@@ -19,6 +20,11 @@ FAILING = Path(__file__).parents[1] / "simulation" / "failing_seeds.txt"
 # Where a run's seeds begin, unless the environment names a place; the commit gives one of its own to each.
 FIRST_SEED = "SIMULATION_FIRST_SEED"
 SHOWN = 20
+ROOT = Path(__file__).parents[2]
+# Not in the lane's own directory, which is emptied before each run.
+KEPT = ROOT / "build" / "simulation.json"
+
+Tallied: TypeAlias = Callable[[list[int]], Tally]
 
 
 def known_seeds() -> list[int]:
@@ -35,33 +41,56 @@ def seeds(count: int, commit: str) -> Iterator[int]:
 
 
 def test_no_world_breaks_a_promise(
-    amount: Callable[[Any, Any], Any], figures: Figures, sometimes: Sometimes, commit: str
+    amount: Callable[[Any, Any], Any], figures: Figures, sometimes: Sometimes, commit: str, tallied: Tallied
 ) -> None:
     wanted = list(seeds(amount(2000, 100_000), commit))
-    broken: list[Answer] = []
-    met: Counter[str] = Counter()
-    simulated_seconds = 0.0
-    for answer in run_jobs({"seed": seed} for seed in wanted):
-        met += answer.met
-        simulated_seconds += answer.virtual_seconds
-        if answer.violations:
-            broken.append(answer)
-    for fault, times in met.items():
+    tally = tallied(wanted)
+    until_met(tally, EXPECTED, wanted[-1] + 1, answers)
+    for fault, times in tally.met.items():
         sometimes.saw(fault, times=times)
-    never = sorted(EXPECTED - set(met))
+    never = sorted(EXPECTED - set(tally.met))
     figures.tell(
-        seeds=len(wanted),
-        seeds_with_violations=len(broken),
-        simulated_hours=f"{simulated_seconds / 3600:.0f}",
-        faults_met=met.total(),
+        seeds=len(tally.answered),
+        seeds_with_violations=len(tally.broken),
+        simulated_hours=f"{tally.simulated_seconds / 3600:.0f}",
+        faults_met=tally.met.total(),
         kinds_of_faults=f"{len(EXPECTED) - len(never)} of {len(EXPECTED)}",
     )
-    if broken:
-        pytest.fail("\n".join(_told(answer, commit) for answer in broken[:SHOWN]), pytrace=False)
+    if tally.broken:
+        shown = sorted(tally.broken.items())[:SHOWN]
+        pytest.fail("\n".join(_told(seed, found, commit) for seed, found in shown), pytrace=False)
     assert not never, f"faults that were never met, so nothing is proved about them: {never}"
 
 
-def _told(answer: Answer, commit: str) -> str:
-    seed = answer.job["seed"]
-    lines = [f"lane=simulation seed={seed} commit={commit}", *answer.violations[:3]]
+@pytest.fixture
+def tallied(is_long: bool, is_fresh: bool, capsys: pytest.CaptureFixture[str]) -> Tallied:
+    """Runs seeds and sums the answers up. The long form takes up what an interrupted one has left, and tells how far
+    it is; the short form always runs them all.
+    """
+
+    def run(wanted: list[int]) -> Tally:
+        if not is_long:
+            tally = Tally()
+            for answer in answers(wanted):
+                tally.take(answer)
+            return tally
+        kept = KeptTally(KEPT, state_of_code(ROOT), wanted)
+        if is_fresh:
+            kept.forget()
+        return taken_up(kept, wanted, answers, tell, time.monotonic)
+
+    def tell(line: str) -> None:
+        with capsys.disabled():
+            print(f"simulation: {line}", flush=True)
+
+    return run
+
+
+def answers(wanted: list[int]) -> Iterator[Answer]:
+    """What comes of each seed, in the order in which they end."""
+    return run_jobs({"seed": seed} for seed in wanted)
+
+
+def _told(seed: int, violations: list[str], commit: str) -> str:
+    lines = [f"lane=simulation seed={seed} commit={commit}", *violations[:3]]
     return "\n  ".join([*lines, f"again: PYTHONPATH=tests .venv/bin/python -m simulation {seed}"])

@@ -6,6 +6,7 @@ A server of its own, for some tests cut every connection there is.
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mutating.trees import Tree
+from mutating.warm import Warm
 from orchestrator.local.postgres import EmbeddedPostgres, PostgresOptions
 
 Name = TypeVar("Name", bound=Hashable)
@@ -25,10 +27,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A private checkout, and the address of a private server."""
+    """A private checkout, and a process that runs tests in it, on a private server."""
 
     tree: Tree
-    dsn: str
+    warm: Warm
 
 
 @contextmanager
@@ -47,10 +49,21 @@ def _worker() -> Iterator[Worker]:
     try:
         tree = Tree.copy(directory / "tree")
         asyncio.run(server.start())
-        yield Worker(tree, server.dsn("postgres"))
+        with Warm(tree.root, _environment(tree, server.dsn("postgres"))) as warm:
+            yield Worker(tree, warm)
     finally:
         asyncio.run(server.stop())
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _environment(tree: Tree, dsn: str) -> dict[str, str]:
+    return {
+        "PYTHONPATH": f"{tree.root}{os.pathsep}{tree.root / 'tests'}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Nothing is left to chance that need not be.
+        "PYTHONHASHSEED": "0",
+        "TEST_DATABASE_URL": dsn,
+    }
 
 
 def carry_out(workers: Sequence[Worker], jobs: Mapping[Name, Callable[[Worker], Result]]) -> dict[Name, Result]:

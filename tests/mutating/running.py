@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mutating.trees import Tree
+from mutating.warm import Warm
 
 # A change that cannot even be run proves nothing about the tests.
 _BROKEN = re.compile(
@@ -43,39 +39,14 @@ class Outcome:
         return bool(self.failures) and not self.hung and not any(_BROKEN.search(text) for text in self.failures)
 
 
-def run_tests(tree: Tree, nodes: Sequence[str], limit_seconds: float, dsn: str, *, stop_at_first: bool) -> Outcome:
-    """Run *nodes* (below ``tests``) in *tree*, on the PostgreSQL server at *dsn*."""
+def run_tests(warm: Warm, nodes: Sequence[str], limit_seconds: float, *, stop_at_first: bool) -> Outcome:
+    """Run *nodes* (below ``tests``) in the tree that *warm* stands in."""
     with tempfile.TemporaryDirectory() as directory:
-        report = Path(directory) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", f"--junitxml={report}"]
-        command += [f"--basetemp={directory}/temporary", *(["-x"] if stop_at_first else [])]
-        command += [f"tests/{node}" for node in nodes]
-        environment = os.environ | {
-            "PYTHONPATH": f"{tree.root}{os.pathsep}{tree.root / 'tests'}",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "TEST_DATABASE_URL": dsn,
-        }
-        output, hung = _call(command, tree.root, environment, limit_seconds)
-        return _read(report, output, hung)
-
-
-def _call(command: list[str], place: Path, environment: dict[str, str], limit_seconds: float) -> tuple[str, bool]:
-    # A group of its own: what the tests have started ends with them.
-    process = subprocess.Popen(
-        command,
-        cwd=place,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=limit_seconds)
-        return output, False
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        return process.communicate()[0], True
+        report, words = Path(directory) / "report.xml", Path(directory) / "output.txt"
+        arguments = ["-q", "-p", "no:cacheprovider", "-p", "mutating.drawing", "--tb=short", f"--junitxml={report}"]
+        arguments += [f"--basetemp={directory}/temporary", *(["-x"] if stop_at_first else [])]
+        hung = warm.run([*arguments, *(f"tests/{node}" for node in nodes)], words, limit_seconds)
+        return _read(report, words.read_text("utf-8", "replace") if words.exists() else "", hung)
 
 
 def _read(report: Path, output: str, hung: bool) -> Outcome:

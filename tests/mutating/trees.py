@@ -35,7 +35,7 @@ class Tree:
                 shutil.copyfile(ROOT / name, root / name)
         # By their hash: a change within the same second and of the same length must not be overlooked.
         by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
-        for package in ("statusutils", "signals", "orchestrator"):
+        for package in ("statusutils", "signals", "orchestrator", "tests"):
             compileall.compile_dir(root / package, quiet=1, invalidation_mode=by_hash)
         return cls(root)
 

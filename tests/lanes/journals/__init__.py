@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from house.standing import standing_of
+
 from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video, VideoState
 from orchestrator.drivers.errors import DriverError, PermanentError, TransientError
 from orchestrator.monitor.deadlines import Sight
@@ -203,9 +205,13 @@ def _decided(clip: Clip, met: Any, now: datetime) -> tuple[Move, tuple[Any, ...]
     if isinstance(met, Does):
         step = Step(met.status, f"done: {met.status}", met.facts or {}, met.details or {})
         said = {"reason": step.reason, "facts": dict(step.facts), **step.details}
-        return settle(STREAM, clip, [Signal(1, clip.attempt, step.status, "effect", said, True, False)], now), ()
+        return settle(
+            STREAM, standing_of(clip), [Signal(1, clip.attempt, step.status, "effect", said, True, False)], now
+        ), ()
     if isinstance(met, Asks):
-        return settle(STREAM, clip, [Signal(1, clip.attempt, met.status, "api", {}, False, met.insists)], now), ()
+        return settle(
+            STREAM, standing_of(clip), [Signal(1, clip.attempt, met.status, "api", {}, False, met.insists)], now
+        ), ()
     if isinstance(met, Fails):
         return after_failure(_PIPELINE.limits, clip, Failure("effect", met.problem, now), now), ()
     problem = met if isinstance(met, DriverError) else None
