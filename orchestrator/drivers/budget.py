@@ -25,7 +25,7 @@ import asyncpg
 import structlog
 
 from orchestrator.drivers import provider_metrics
-from orchestrator.drivers.errors import TransientError
+from orchestrator.drivers.errors import DatabaseAwayError, TransientError
 from orchestrator.drivers.rate_headers import policies, remaining_calls, retry_after_seconds
 from orchestrator.storage.pool import DATABASE_AWAY
 
@@ -61,6 +61,7 @@ class CallBudget(Protocol):
 
         Raises:
             TransientError: not within the time a call may wait; retry_after says when to come back.
+            DatabaseAwayError: nothing can be counted now.
         """
 
     async def learn(self, status: int, headers: Mapping[str, str]) -> None:
@@ -269,8 +270,8 @@ class SharedCallBudget:
         except DATABASE_AWAY as exc:
             if blocked_seconds > 0:
                 return _Verdict("blocked", blocked_seconds, 0.0)
-            text = "The calls to the provider cannot be counted: the database does not answer."
-            raise TransientError("call_budget", text) from exc
+            text = "The calls to the provider cannot be counted: the database does not answer"
+            raise DatabaseAwayError(text) from exc
         left = row["tokens"] - (n if row["reason"] is None else 0)
         verdict = _Verdict(row["reason"], row["wait_seconds"], left)
         self._tokens_seen, self._tokens_seen_at = verdict.tokens, time.monotonic()

@@ -2,6 +2,7 @@
 
     DriverError
     ├── TransientError   later may help
+    │   └── DatabaseAwayError   our own database was away: nothing is known of anybody else
     └── PermanentError   it cannot help; a person has to change something
 
 A driver translates what its library raises into one of these at its door; nothing of
@@ -25,6 +26,10 @@ NEEDS_A_PERSON = frozenset(
 )
 
 
+# The code of `DatabaseAwayError`.
+DATABASE_AWAY = "database_away"
+
+
 class DriverError(Exception):
     """What a driver raises; *code* is a stable word for the history, the text is for people.
 
@@ -43,6 +48,13 @@ class TransientError(DriverError):
     def __init__(self, code: str, text: str, retry_after: float | None = None) -> None:
         super().__init__(code, text)
         self.retry_after = retry_after
+
+
+class DatabaseAwayError(TransientError):
+    """Our own database was away, or did not answer in time. It says nothing of the clip, nor of any service."""
+
+    def __init__(self, text: str = "The database did not answer") -> None:
+        super().__init__(DATABASE_AWAY, text)
 
 
 class PermanentError(DriverError):

@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from orchestrator.drivers.database import connection_of
 from orchestrator.drivers.errors import DriverError
 from orchestrator.drivers.fencing import fenced
 from orchestrator.monitor.batches import write_each
@@ -192,7 +193,7 @@ class EffectRunner:
         if done.step is not None:
             await self.report_step(effect, done.step, done.details)
         elif done.details:
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+            async with connection_of(self._pool) as connection:
                 details = json.dumps(dict(done.details))
                 await connection.execute(_MERGE, *self._leading, effect.clip_id, details, effect.attempt)
 
@@ -201,9 +202,10 @@ class EffectRunner:
 
         Raises:
             LeadershipLost: the term is over; nothing was filed.
+            DatabaseAwayError: it may have been filed.
         """
         said = {"reason": step.reason, "facts": dict(step.facts), **step.details, **(details or {})}
-        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+        async with connection_of(self._pool) as connection:
             values = (effect.clip_id, effect.attempt, step.status, effect_name(effect), json.dumps(said))
             filed = await connection.execute(_REPORT, *self._leading, *values)
         if filed == "INSERT 0 0":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from orchestrator.drivers.errors import NEEDS_A_PERSON, DriverError, PermanentError
+from orchestrator.drivers.errors import DATABASE_AWAY, NEEDS_A_PERSON, DriverError, PermanentError
 from orchestrator.monitor.moves import Entry, Move
 from orchestrator.monitor.problems import asked_wait, last_problem
 from orchestrator.pipelines.limits import TRIES, UNSEEN, Limits, retry_details, unseen_of
@@ -23,9 +23,13 @@ LONGEST_WAIT = timedelta(minutes=10)
 # What is away is asked again after a quarter of the time it has been away, so that it is not hammered, and within a
 # minute of its return.
 LONGEST_AWAY_WAIT = timedelta(minutes=1)
+# The database that was away is there when this is written.
+DATABASE_WAIT = timedelta(seconds=2)
 PERSON_WAIT = timedelta(minutes=5)
 # The provider itself, or the way to it (calls are counted and noted first), and not what was asked of it.
-AWAY = frozenset({"ask_not_noted", "call_budget", "provider_unavailable", "provider_rate_limit", "provider_timeout"})
+AWAY = frozenset(
+    {DATABASE_AWAY, "ask_not_noted", "call_budget", "provider_unavailable", "provider_rate_limit", "provider_timeout"}
+)
 # Not the clip's fault either, and the provider is there: such failures wait, and the status's deadline ends them.
 # An unknown outcome is no such thing: each one may have made something, so they are counted.
 BLAMELESS = AWAY | {"provider_conflict", "provider_busy"}
@@ -64,8 +68,9 @@ def after_failure(limits: Limits, clip: Clip, failure: Failure, now: datetime) -
     said = {"effect": failure.what, "code": problem.code, "reason": problem.text[:500], "try": max(tries, 1)}
     details: dict[str, Any] = {"last_problem": last_problem(problem, now), **_stopped(clip, failure)}
     before = after = Position(clip.attempt, clip.status, clip.progress)
-    # An outage of hours is one line of history, not one for each try that met it.
-    is_told = blameless and _is_known(clip, problem)
+    # An outage of hours is one line of history, not one for each try that met it. One of the database is none at all:
+    # it broke off whatever was at work, of which the clip's history has nothing to tell.
+    is_told = blameless and (problem.code == DATABASE_AWAY or _is_known(clip, problem))
     entries = [] if is_told else [Entry("failed-try", clip.attempt, clip.status, clip.status, failure.what, said)]
     look_at: datetime | None = now + _wait(clip, failure, tries, now)
     if gives_up and clip.status in (COMPLETE, ERROR):
@@ -89,7 +94,8 @@ def _wait(clip: Clip, failure: Failure, tries: int, now: datetime) -> timedelta:
     if problem.code not in AWAY:
         return wait_after(max(tries, 1), asked)
     away_for = now - (unseen_of(clip).since or failure.began_at)
-    return max(FIRST_WAIT, min(away_for / 4, LONGEST_AWAY_WAIT), asked_wait(asked))
+    shortest = DATABASE_WAIT if problem.code == DATABASE_AWAY else FIRST_WAIT
+    return max(shortest, min(away_for / 4, LONGEST_AWAY_WAIT), asked_wait(asked))
 
 
 def _stopped(clip: Clip, failure: Failure) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from orchestrator.drivers.database import connection_of
 from orchestrator.drivers.errors import TransientError
 from orchestrator.drivers.patience import Patience
 from orchestrator.drivers.stored_objects import UploadedPart
@@ -123,13 +124,12 @@ class PostgresCheckpoints:
         return await self._patience.retrying()(self._once, statement)
 
     async def _once(self, statement: Callable[[Any], Awaitable[T]]) -> T:
-        connection_lost = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
         try:
-            async with self._pool.acquire(timeout=_STATEMENT_SECONDS) as connection:
+            async with connection_of(self._pool, _STATEMENT_SECONDS) as connection:
                 async with asyncio.timeout(_STATEMENT_SECONDS):
                     return await statement(connection)
-        except (TimeoutError, *connection_lost) as exc:
-            raise TransientError("checkpoints_unreachable", f"No checkpoint now ({type(exc).__name__}).") from exc
+        except asyncpg.PostgresError as exc:
+            raise TransientError("checkpoints_refused", f"No checkpoint now ({type(exc).__name__}).") from exc
 
 
 def _name(checkpoint: Checkpoint) -> tuple[str, int, str]:

@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from orchestrator.drivers.errors import PermanentError, TransientError
+from orchestrator.drivers.errors import DatabaseAwayError, PermanentError, TransientError
 from orchestrator.storage.pool import DATABASE_AWAY
 from orchestrator.web.access import Caller, Guard, authenticate
 from orchestrator.web.bodies import MAX_BYTES
@@ -120,6 +120,8 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise Problem("too-busy", "Too many calls wait for the database; nothing was done", headers=_LATER) from problem
     except ClipHeld as problem:
         raise Problem("too-busy", "The signal was not recorded", headers=_LATER) from problem
+    except DatabaseAwayError as problem:
+        raise Problem("database-away", problem.text, headers=_LATER) from problem
     except TransientError as problem:
         seconds = str(max(1, round(problem.retry_after or 5)))
         raise Problem("provider-away", f"{problem.code}: {problem.text}", headers={"Retry-After": seconds}) from problem

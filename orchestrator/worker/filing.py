@@ -15,6 +15,7 @@ from uuid import UUID
 
 import asyncpg
 
+from orchestrator.drivers.database import connection_of
 from orchestrator.drivers.errors import DriverError, PermanentError
 from orchestrator.pipelines.terms import Done, Step
 from orchestrator.storage.heavy_steps import HeavyStep
@@ -109,6 +110,7 @@ class Filing:
 
         Raises:
             HoldLost: the job is another's; nothing was filed.
+            DatabaseAwayError: it may have been filed.
         """
         await self._file(_FILE_STEP, taken, step.status, taken.step.effect, _said(step, {}))
 
@@ -117,6 +119,7 @@ class Filing:
 
         Raises:
             HoldLost: the job is another's; nothing was filed.
+            DatabaseAwayError: it may have been filed.
         """
         if done.step is None:
             raise TypeError(f"{taken.step.effect} ended without a step")
@@ -127,6 +130,7 @@ class Filing:
 
         Raises:
             HoldLost: the job is another's; nothing was filed.
+            DatabaseAwayError: it may have been filed.
         """
         await self._file(
             _FILE_FAILURE,
@@ -165,7 +169,7 @@ class Filing:
 
     async def _file(self, statement: str, taken: Taken, *values: object) -> None:
         step = taken.step
-        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+        async with connection_of(self._pool) as connection:
             filed = await connection.execute(statement, taken.id, self._me, step.clip_id, step.attempt, *values)
             if filed == "INSERT 0 0":
                 raise HoldLost(f"job {taken.id} is not ours any more")

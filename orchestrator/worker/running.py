@@ -23,7 +23,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import structlog
 
-from orchestrator.drivers.errors import DriverError
+from orchestrator.drivers.errors import DatabaseAwayError, DriverError
 from orchestrator.drivers.fencing import fenced
 from orchestrator.monitor.cancelling import is_being_cancelled
 from orchestrator.monitor.problems import broken
@@ -49,7 +49,7 @@ MARGIN_SECONDS = 1.0
 STOP_SECONDS = 3.0
 LAST_WORD_SECONDS = 1.5
 
-_DATABASE_TROUBLE = (*DATABASE_AWAY, asyncpg.PostgresError)
+_DATABASE_TROUBLE = (*DATABASE_AWAY, asyncpg.PostgresError, DatabaseAwayError)
 
 
 @dataclass(frozen=True, slots=True)

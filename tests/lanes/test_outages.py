@@ -114,8 +114,8 @@ async def test_work_resumes_by_itself_and_nothing_is_lost(
         await check_database(rows, findings)
         await check_objects(rows, _digester(scene), findings)
         await check_acknowledged(rows, asker.acknowledged, findings)
-        blamed = await rows.fetchval("SELECT count(*) FROM clip_events WHERE kind = 'failed-try'")
-        findings.claim(blamed == 0, f"{blamed} tries were blamed on clips while the database was away")
+        blamed = await rows.fetch("SELECT clip_id, at, details FROM clip_events WHERE kind = 'failed-try'")
+        findings.claim(not blamed, f"tries were blamed on clips while the database was away: {blamed}")
         findings.claim(with_hints < HEARD_SECONDS, f"L5: a hint was heard only after {with_hints:.2f} s")
         findings.violations += scene.supervisor.complaints
         figures.tell(

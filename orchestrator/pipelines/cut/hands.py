@@ -12,6 +12,7 @@ from typing import Any, assert_never
 
 import asyncpg
 
+from orchestrator.drivers.database import connection_of
 from orchestrator.drivers.errors import PermanentError, TransientError
 from orchestrator.drivers.ffmpeg import FfmpegFailed, FfmpegHung, Patience, run_ffmpeg
 from orchestrator.drivers.probing import probe, probe_foreign
@@ -34,7 +35,6 @@ from orchestrator.pipelines.cut.workshop import Workshop, told
 from orchestrator.pipelines.terms import Done, Effect, LookKind, Reports, Step
 from orchestrator.storage.artifacts import Artifact, note_artifact, publish_artifacts, write_artifacts
 from orchestrator.storage.clips import Clip
-from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
 from orchestrator.storage.uploads import forget_uploads, read_upload
 
 # What waits for a free ffmpeg costs nothing; what copies files should leave the disk to the others.
@@ -112,7 +112,7 @@ class CutHands:
 
     async def tidy(self) -> Mapping[str, int]:
         """Remove uploads nobody has wanted for long, and what crashes have left. Raises as the drivers do."""
-        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+        async with connection_of(self._pool) as connection:
             forgotten = await forget_uploads(connection, timedelta(hours=self._tools.keep_hours))
             left = await asyncio.to_thread(abandoned_jobs, self._workshop)
             over = await connection.fetch(_OVER, left)
@@ -129,7 +129,7 @@ class CutHands:
         }
 
     async def _prepare(self, effect: PrepareFile) -> Done:
-        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+        async with connection_of(self._pool) as connection:
             upload = await read_upload(connection, effect.upload_id)
         if upload is None:
             raise PermanentError("upload_unknown", f"There is no upload {effect.upload_id}; it may have expired")
@@ -192,7 +192,7 @@ class CutHands:
             raise _failed(number, wanted, str(problem)) from problem
         finally:
             making.unlink(missing_ok=True)
-        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+        async with connection_of(self._pool) as connection:
             await note_artifact(connection, effect.clip_id, found)
 
     async def _export(self, effect: ExportClips, reports: Reports) -> Done:
@@ -207,14 +207,14 @@ class CutHands:
             path = await self._outlet.whole(effect.clip_id, number)
             found.append(await self._checked(path, number, wanted, is_exact=effect.is_exact))
             reports.progress("finalizing", 100 * number / len(effect.ranges))
-        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+        async with connection_of(self._pool) as connection:
             await write_artifacts(connection, effect.clip_id, found)
         return Done(
             step=Step("complete", f"{len(found)} clips are whole and served", details={"clips_made": len(found)})
         )
 
     async def _publish(self, effect: PublishClips) -> Done:
-        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+        async with connection_of(self._pool) as connection:
             ids = await publish_artifacts(connection, effect.clip_id, effect.pipeline, effect.base_url)
         return Done(details={"published": len(ids)})
 

@@ -12,6 +12,7 @@ import asyncpg
 
 from orchestrator.drivers.cloudflare import CloudflareStream
 from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video
+from orchestrator.drivers.database import connection_of
 from orchestrator.drivers.errors import DriverError, PermanentError, TransientError
 from orchestrator.drivers.object_store import ObjectStore
 from orchestrator.pipelines.stream.effects import (
@@ -27,7 +28,6 @@ from orchestrator.pipelines.stream.ghosts import GhostSweep
 from orchestrator.pipelines.stream.plan import DELIVERY, DOWNLOAD, VIDEO, NothingThere, VideoMissing, mp4_ready
 from orchestrator.pipelines.terms import Done, Effect, LookKind, Reports, Step
 from orchestrator.storage.clips import Clip
-from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS, DATABASE_AWAY
 from orchestrator.storage.provider_asks import forget_asks, note_first_ask
 from orchestrator.transfer import (
     Checkpoints,
@@ -189,7 +189,7 @@ class StreamHands:
         except DriverError as problem:
             failed = problem
         found = await self._ghosts.sweep()
-        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+        async with connection_of(self._pool) as connection:
             await forget_asks(connection)
         if failed is not None:
             raise failed
@@ -201,7 +201,7 @@ class StreamHands:
         is_first = await self._asks_first(effect.clip_id, f"copy {effect.attempt}")
         video = None if is_first else await self._stream.find_by_creator(mark)
         if video is None:
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+            async with connection_of(self._pool) as connection:
                 url = await connection.fetchval("SELECT source_url FROM clips WHERE id = $1", effect.clip_id)
             if url is None:
                 raise PermanentError("source_unknown", "The address to fetch the clip from is no longer known")
@@ -245,13 +245,13 @@ class StreamHands:
         """Whether it is certain that nobody has asked for *what*; the note of that comes before the asking.
 
         Raises:
-            TransientError: it could not be noted. Who asked all the same would be asked after by nobody: the next one
-                would find no note, and ask for a second time.
+            DatabaseAwayError, TransientError: it could not be noted. Who asked all the same would be asked after by
+                nobody: the next one would find no note, and ask for a second time.
         """
         try:
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+            async with connection_of(self._pool) as connection:
                 return await note_first_ask(connection, clip_id, what)
-        except (*DATABASE_AWAY, asyncpg.PostgresError) as exc:
+        except asyncpg.PostgresError as exc:
             text = "What the provider is to be asked for cannot be noted: the database does not take it."
             raise TransientError("ask_not_noted", text) from exc
 

@@ -12,10 +12,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from orchestrator.drivers.errors import PermanentError, TransientError
+from orchestrator.drivers.errors import DATABASE_AWAY, PermanentError, TransientError
 from orchestrator.drivers.fencing import refuse_when_over
 from orchestrator.monitor.effects import EffectRunner
-from orchestrator.monitor.failures import wait_after
+from orchestrator.monitor.failures import DATABASE_WAIT, wait_after
 from orchestrator.monitor.leadership import Term
 from orchestrator.pipelines import PIPELINES
 from orchestrator.pipelines.terms import Done, Effect, Pipeline, Reports, Step
@@ -219,6 +219,49 @@ async def test_a_fault_of_ours_counts_as_a_failed_try(
     clip = await the(owner)
     assert (clip.status, clip.processing_details["error_code"]) == ("error", "internal")
     assert "sesame" not in json.dumps(dict(clip.processing_details)) + (clip.error_message or "")
+
+
+_END_WHO_WAITS = """
+SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity
+ WHERE application_name = 'test monitor' AND wait_event_type = 'Lock'
+"""
+
+
+async def _tell_the_end(reports: Reports) -> Done:
+    return Done(Step("complete", "verified"))
+
+
+async def _tell_details(reports: Reports) -> Done:
+    return Done(details={"deleted_at": "now"})
+
+
+async def _tell_a_step(reports: Reports) -> Done:
+    await reports.step(Step("r2_uploading", "first part"))
+    return Done()
+
+
+@pytest.mark.parametrize("tell", [_tell_the_end, _tell_details, _tell_a_step])
+async def test_sessions_that_the_database_ends_are_not_blamed_on_the_clip(
+    owner: asyncpg.Connection, runner_for, stand, history, tell: Callable[[Reports], Awaitable[Done]]
+) -> None:
+    """The database is there again when the failure is written, and nothing of it may be left but a short wait."""
+    await stand("c", "mp4downloading")
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        return await tell(reports)
+
+    runner, _, reported = runner_for(script)
+    async with owner.transaction(), asyncio.timeout(LIMIT_SECONDS):
+        await owner.execute("SELECT FROM monitor_lease FOR UPDATE")  # whatever is told waits for it
+        runner.start("stream", Fetch())
+        while not await owner.fetchval(_END_WHO_WAITS):
+            await asyncio.sleep(0.01)
+    await ended(runner)
+    clip = await the(owner)
+    assert (clip.status, clip.tries, clip.look_at) == ("mp4downloading", 0, NOW + DATABASE_WAIT)
+    assert clip.processing_details["last_problem"]["code"] == DATABASE_AWAY
+    assert await history("c") == []
+    assert reported.is_set()
 
 
 @pytest.mark.parametrize("case", ["attempt-over", "term-over", "clip-gone"])

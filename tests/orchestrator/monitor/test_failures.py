@@ -7,9 +7,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator.drivers.errors import NEEDS_A_PERSON, DriverError, PermanentError, TransientError
+from orchestrator.drivers.errors import (
+    DATABASE_AWAY,
+    NEEDS_A_PERSON,
+    DatabaseAwayError,
+    DriverError,
+    PermanentError,
+    TransientError,
+)
 from orchestrator.monitor.failures import (
     BLAMELESS,
+    DATABASE_WAIT,
     FIRST_WAIT,
     LONGEST_AWAY_WAIT,
     LONGEST_WAIT,
@@ -101,7 +109,17 @@ def test_what_becomes_of_a_clip_whose_effect_failed(
     assert ("gave_up" in move.details) == (look_in is None)
 
 
-@pytest.mark.parametrize("code", sorted(BLAMELESS | NEEDS_A_PERSON))
+def test_a_database_that_was_away_is_no_failure_of_the_clip_and_no_line_of_its_history(a_clip) -> None:
+    """It is there when this is written, so that what it broke off goes on in seconds."""
+    move = failed(a_clip(status="mp4downloading", tries=2), DatabaseAwayError())
+    assert (move.entries, move.tries, move.look_at) == ((), 2, NOW + DATABASE_WAIT)
+    assert move.details["last_problem"]["code"] == DATABASE_AWAY
+    again = a_clip(status="mp4downloading", processing_details=dict(move.details))
+    later = failed(again, DatabaseAwayError(), at=NOW + timedelta(hours=1))
+    assert (later.entries, later.look_at) == ((), NOW + timedelta(hours=1) + LONGEST_AWAY_WAIT)
+
+
+@pytest.mark.parametrize("code", sorted((BLAMELESS | NEEDS_A_PERSON) - {DATABASE_AWAY}))
 def test_an_outage_is_one_line_of_history_however_long_it_lasts(a_clip, code: str) -> None:
     problem = TransientError(code, "away")
     first = failed(a_clip(status="mp4downloading"), problem)

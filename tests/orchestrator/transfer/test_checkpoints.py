@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from orchestrator.drivers.errors import TransientError
+from orchestrator.drivers.errors import DatabaseAwayError, TransientError
 from orchestrator.drivers.stored_objects import UploadedPart
 from orchestrator.transfer import Checkpoint, PostgresCheckpoints
 from orchestrator.transfer.checkpoints import StoredObject
@@ -181,10 +181,17 @@ async def test_lost_connections_are_outlived(pool):
 
 async def test_a_database_out_of_reach_is_passing():
     async with asyncpg.create_pool("postgresql://nobody@127.0.0.1:1/none", min_size=0) as pool:
-        with pytest.raises(TransientError) as caught:
+        with pytest.raises(DatabaseAwayError):
             await PostgresCheckpoints(pool, QUICK).load("clip", 1)
 
-    assert caught.value.code == "checkpoints_unreachable"
+
+async def test_a_database_that_refuses_checkpoints_is_none_that_is_away(pool):
+    async with pool.acquire() as other:
+        await other.execute("ALTER TABLE transfers RENAME TO elsewhere")
+    with pytest.raises(TransientError) as caught:
+        await PostgresCheckpoints(pool, QUICK).load("clip", 1)
+
+    assert caught.value.code == "checkpoints_refused"
 
 
 async def test_the_monitor_role_may_do_all_of_it(pool):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.drivers.errors import PermanentError, TransientError
+from orchestrator.drivers.errors import DatabaseAwayError, PermanentError, TransientError
 from orchestrator.identifiers import minted_at
 from orchestrator.web.schemas import FORM_MAX_BYTES
 
@@ -111,6 +111,7 @@ async def test_the_history_begins_with_the_creation(client):
     ("fails", "status", "code"),
     [
         (TransientError("call_budget", "no calls left", 17.2), 503, "provider-away"),
+        (DatabaseAwayError("the calls cannot be counted"), 503, "database-away"),
         (PermanentError("quota", "the account has no minutes left"), 502, "provider-refused"),
     ],
 )
@@ -120,7 +121,7 @@ async def test_a_failing_provider_is_told_and_leaves_no_row(client, place, fails
     problem = await answer.json()
     assert (answer.status, problem["code"]) == (status, code)
     assert fails.text in problem["detail"]
-    assert answer.headers.get("Retry-After") == ("17" if status == 503 else None)
+    assert answer.headers.get("Retry-After") == {"provider-away": "17", "database-away": "5"}.get(code)
     assert await place.owner.fetchval("SELECT count(*) FROM clips") == 0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from orchestrator.drivers.errors import PermanentError, TransientError
+from orchestrator.drivers.errors import DATABASE_AWAY, PermanentError, TransientError
 from orchestrator.drivers.fencing import refuse_when_over
 from orchestrator.monitor.effects import EffectRunner
 from orchestrator.pipelines.stream.effects import TransferToBucket
@@ -137,6 +137,44 @@ async def test_a_failure_is_left_for_the_leader_to_judge(
     )
     assert [tuple(each) for each in found] == [("a", 1, "transfer-to-bucket", *row)]
     assert await owner.fetchval("SELECT tries FROM clips") == 0
+
+
+_END_WHO_WAITS = """
+SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity
+ WHERE application_name = 'test worker' AND wait_event_type = 'Lock'
+"""
+
+
+@pytest.mark.parametrize("when", ["in the middle", "at the end"])
+async def test_sessions_that_the_database_ends_are_not_blamed_on_the_clip(
+    owner, pool, runner, stand, work, when: str
+) -> None:
+    """In the middle the leader is told of it, who blames nobody; at the end nobody can be, and the hold runs out."""
+    tells = asyncio.Event()
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        await tells.wait()
+        if when == "in the middle":
+            await reports.step(Step("r2_uploading", "first part"))
+        return COMPLETE
+
+    worker, _, _ = await work(script)
+    await queue(pool, runner, await stand("a"))
+    await until(lambda: worker._held)
+    async with owner.transaction(), asyncio.timeout(LIMIT_SECONDS):
+        await owner.execute("LOCK TABLE clip_signals IN EXCLUSIVE MODE")
+        tells.set()
+        while not await owner.fetchval(_END_WHO_WAITS):
+            await asyncio.sleep(0.01)
+    if when == "at the end":
+        await until(lambda: not worker._held)
+        assert await owner.fetchval("SELECT count(*) FROM worker_failures") == 0
+        await age(owner, HOLD_SECONDS)
+    await until(lambda: is_empty(owner))
+    failures = await owner.fetch("SELECT code FROM worker_failures")
+    assert [row["code"] for row in failures] == ([DATABASE_AWAY] if when == "in the middle" else [])
+    signals = await owner.fetch("SELECT requested_status FROM clip_signals")
+    assert [row["requested_status"] for row in signals] == ([] if when == "in the middle" else ["complete"])
 
 
 async def test_a_job_whose_holder_has_not_renewed_it_is_anothers_and_the_late_one_tells_nothing(

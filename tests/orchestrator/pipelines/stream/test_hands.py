@@ -190,7 +190,11 @@ async def test_a_copy_nobody_has_asked_for_is_not_looked_for_and_each_further_on
     assert stream.asked == ["copy https://owner.example/clip.mp4 as c.3"], "the mark of another attempt is another one"
 
 
-@pytest.mark.parametrize("problem", [ConnectionRefusedError(), asyncpg.DiskFullError("no space")], ids=repr)
+@pytest.mark.parametrize(
+    "problem",
+    [ConnectionRefusedError(), asyncpg.DiskFullError("no space"), asyncpg.InsufficientPrivilegeError("no")],
+    ids=repr,
+)
 @pytest.mark.parametrize("effect", [CopyFromUrl("c", 1, None), EnableMp4("c", 1, "u", is_fresh=True)], ids=repr)
 async def test_what_cannot_be_noted_is_not_asked_for(problem: Exception, effect: Any) -> None:
     """Else the next one finds no note of it and asks for a second time."""
