@@ -28,9 +28,11 @@ shifted clock or a packet filter say so where there is none. Continuous integrat
 lanes in their short form but `sometimes`, which judges what was met by chance. The worlds of its `simulation` are the
 same at every landing; `SIMULATION_FIRST_SEED` names others.
 
-The long form of `simulation` (100,000 worlds, many hours) keeps what it has answered in `build/simulation.json`.
-Started again at the same state of the code it goes on where it was, and its figures are over all of them; run alone it
-tells each minute how long the rest will take. `--fresh`, or removing the file, begins anew.
+The long form of `simulation` (100,000 worlds, many hours) keeps what it has answered in
+`tests/simulation/long_run.json`, with the state of the code that it holds for. Started again, on whatever day or
+machine, it goes on where it was while nothing changes of what a world runs (the program, the simulation, the
+libraries), and its figures are over all of them; run alone it tells each minute how long the rest will take. `--fresh`
+begins anew.
 
 What a lane asks of the machine: *quiet* lanes measure how fast the program is, and nothing runs beside them. *Timed*
 ones run real processes and keep times with room to spare, one at a time; beside them run the *shared* ones, which only

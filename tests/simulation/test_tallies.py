@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count
@@ -11,8 +12,20 @@ from pathlib import Path
 import pytest
 
 from simulation.batch import Answer
-from simulation.tallies import MORE, MOST_MORE, KeptTally, Tally, progress, state_of_code, taken_up, until_met
+from simulation.tallies import (
+    MORE,
+    MOST_MORE,
+    SIMULATED,
+    KeptTally,
+    Tally,
+    progress,
+    state_of_code,
+    taken_up,
+    until_met,
+)
 
+TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent
 SEEDS = [7, 100, 101, 102, 103]
 
 
@@ -119,21 +132,35 @@ def test_it_tells_how_far_it_is_and_how_long_the_rest_will_take() -> None:
     assert progress(tally, 1_600, 0.5) == "1,000 of 1,600 seeds, 1 with violations, 0.5 a second, 20 minutes left"
 
 
-def test_what_is_not_committed_is_other_code(tmp_path: Path) -> None:
-    def git(*words: str) -> None:
-        who = ("-c", "user.name=n", "-c", "user.email=n@example.org")
-        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
-
-    git("init")
-    (tmp_path / "a").write_text("1")
-    git("add", "a")
-    git("commit", "-m", "one")
-    committed = state_of_code(tmp_path)
-    (tmp_path / "a").write_text("2")
+def test_other_code_is_told_by_its_text_and_what_is_not_simulated_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "signals").mkdir()
+    (tmp_path / "signals" / "a.py").write_text("1")
+    first = state_of_code(tmp_path)
+    (tmp_path / "signals" / "a.py").write_text("2")
     changed = state_of_code(tmp_path)
-    (tmp_path / "b").write_text("3")
+    (tmp_path / "signals" / "b.py").write_text("")
     added = state_of_code(tmp_path)
-    assert len({committed, changed, added}) == 3
-    (tmp_path / "b").unlink()
-    (tmp_path / "a").write_text("1")
-    assert state_of_code(tmp_path) == committed
+    (tmp_path / "signals" / "b.py").rename(tmp_path / "signals" / "c.py")
+    renamed = state_of_code(tmp_path)
+    assert len({first, changed, added, renamed}) == 4
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.py").write_text("3")
+    assert state_of_code(tmp_path) == renamed
+
+
+_RUNS_ONE_AND_TELLS = """
+import sys
+from simulation.world import run_seed
+run_seed(1)
+print(*filter(None, (getattr(module, "__file__", None) for module in sys.modules.values())), sep="\\n")
+"""
+
+
+def test_everything_that_a_simulation_runs_is_part_of_the_state_of_the_code() -> None:
+    """In a process of its own: the one that runs the tests has loaded more."""
+    command = [sys.executable, "-c", _RUNS_ONE_AND_TELLS]
+    ran = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=True)
+    loaded = {Path(line) for line in ran.stdout.splitlines() if line.startswith(f"{ROOT}/") and line.endswith(".py")}
+    ours = {path for path in loaded if "site-packages" not in path.parts}
+    assert ROOT / "tests" / "simulation" / "world.py" in ours
+    assert ours <= {path for name in SIMULATED for path in ROOT.glob(name)}
