@@ -154,6 +154,28 @@ async def database(postgres_server: PostgresServer, database_template: str) -> A
     await postgres_server.drop(name)
 
 
+@pytest.fixture(scope="module")
+def shared_database(postgres_server: PostgresServer, database_template: str) -> Iterator[str]:
+    """The address of a migrated database for the tests of one file, with what the test before has left in it."""
+    name = f"{postgres_server.prefix}_{secrets.token_hex(4)}"
+    asyncio.run(postgres_server.clone(database_template, name))
+    yield postgres_server.dsn(name)
+    asyncio.run(postgres_server.drop(name))
+
+
+@pytest.fixture
+async def emptied_database(shared_database: str) -> str:
+    """The same with no clip, worker or leader in it: copying a database takes far longer than most tests."""
+    connection = await asyncpg.connect(shared_database)
+    await connection.execute(
+        "TRUNCATE clips, clip_events, clip_signals, clip_pgqueuer, workers, worker_progress, worker_failures"
+        " RESTART IDENTITY"
+    )
+    await connection.execute("UPDATE monitor_lease SET holder = NULL, epoch = 0, expires_at = '-infinity'")
+    await connection.close()
+    return shared_database
+
+
 @pytest.fixture
 async def empty_database(postgres_server: PostgresServer) -> AsyncIterator[str]:
     """The address of a database without anything in it, for tests of the migrations themselves."""

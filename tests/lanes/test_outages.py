@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from house import LIMIT_SECONDS, STOP_SECONDS, House
+from house.background import in_background
 from house.checking import Findings, Ratchet, check_acknowledged, check_database, check_objects
 from house.cluster import make_cluster
 from house.fixtures import open_house
@@ -99,7 +100,7 @@ async def test_work_resumes_by_itself_and_nothing_is_lost(
         some = PatientReader(house.http, house.address, Ratchet("a reader of some", findings))
         enough = asyncio.Event()
         await scene.until_served()
-        async with _in_background(
+        async with in_background(
             scene.readiness.run(), caller.run(), scene.reader.run(), _follow_some(some, scene), _ask(asker, scene)
         ):
             feeding = asyncio.create_task(_feed(scene, doors, sample, enough))
@@ -199,7 +200,7 @@ async def _go_through(
     for _ in range(2):
         house.start("monitor", environment={"DATABASE_URL": known.by_name["monitors"]})
     reader = PatientReader(house.http, house.address, Ratchet("all", findings := Findings()))
-    async with _in_background(reader.run()):
+    async with in_background(reader.run()):
         made = [await house.create_upload(f"clip {number}") for number in range(clips)]
         await asyncio.gather(*(house.upload_form(each["upload_url"], sample) for each in made))
         done = [await house.until_complete(each["id"]) for each in made]
@@ -521,18 +522,3 @@ def _digester(scene: Scene) -> Callable[[str], Coroutine[Any, Any, tuple[str, in
         return hashlib.sha256(body).hexdigest(), len(body)
 
     return digest
-
-
-@asynccontextmanager
-async def _in_background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run *coroutines* beside the block; one that breaks is a failure of the lane."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-    for problem in ended:
-        if isinstance(problem, Exception):
-            raise problem

@@ -9,8 +9,7 @@ import os
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import aiohttp
 import asyncpg
 import pytest
 from house import House
+from house.background import in_background
 from house.checking import check_acknowledged, check_database
 from house.cluster import Server, make_cluster
 from house.limits import (
@@ -112,7 +112,7 @@ async def test_a_full_disk_of_the_database_is_an_outage_that_ends(
         ):
             asker = Asker(doors)
             await scene.until_served()
-            async with _in_background(scene.readiness.run(), scene.reader.run(), _ask(asker, scene)):
+            async with in_background(scene.readiness.run(), scene.reader.run(), _ask(asker, scene)):
                 for number in range(3):
                     scene.clip_ids.append(await _upload(scene.house, sample, f"before {number}"))
                 for round_number in range(amount(2, 8)):
@@ -313,17 +313,3 @@ async def _until_all_complete(scene: Scene) -> None:
             if not left:
                 return
             await asyncio.sleep(0.2)
-
-
-@asynccontextmanager
-async def _in_background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-    for problem in ended:
-        if isinstance(problem, Exception):
-            raise problem

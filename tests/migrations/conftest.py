@@ -1,14 +1,8 @@
-"""Connections in each role, and a way to put a clip at any status.
-
-Copying a database takes far longer than most of the tests here: those of one file share one, emptied before each.
-"""
+"""Connections in each role, and a way to put a clip at any status."""
 
 from __future__ import annotations
 
-import asyncio
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import asyncpg
 import pytest
@@ -19,22 +13,10 @@ from statusutils import ERROR, STREAM
 Reach = Callable[..., Awaitable[str]]
 
 
-@pytest.fixture(scope="module")
-def shared_database(postgres_server: Any, database_template: str) -> Iterator[str]:
-    """The address of a migrated database for the tests of one file."""
-    name = f"{postgres_server.prefix}_{secrets.token_hex(4)}"
-    asyncio.run(postgres_server.clone(database_template, name))
-    yield postgres_server.dsn(name)
-    asyncio.run(postgres_server.drop(name))
-
-
 @pytest.fixture
-async def database(shared_database: str) -> str:
-    """The same, without a clip in it."""
-    connection = await asyncpg.connect(shared_database)
-    await connection.execute("TRUNCATE clips, clip_events, clip_signals RESTART IDENTITY")
-    await connection.close()
-    return shared_database
+def database(emptied_database: str) -> str:
+    """Those of one file share one, emptied before each."""
+    return emptied_database
 
 
 @pytest.fixture

@@ -1,13 +1,9 @@
-"""A leader's term on a real database, and clips to judge.
-
-Copying a database takes far longer than most of the tests here: those of one file share one, emptied before each.
-"""
+"""A leader's term on a real database, and clips to judge."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
@@ -32,25 +28,10 @@ def plain_tracebacks() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-@pytest.fixture(scope="module")
-def shared_database(postgres_server: Any, database_template: str) -> Iterator[str]:
-    """The address of a migrated database for the tests of one file."""
-    name = f"{postgres_server.prefix}_{secrets.token_hex(4)}"
-    asyncio.run(postgres_server.clone(database_template, name))
-    yield postgres_server.dsn(name)
-    asyncio.run(postgres_server.drop(name))
-
-
 @pytest.fixture
-async def database(shared_database: str) -> str:
-    """The same, without a clip in it, and led by nobody."""
-    connection = await asyncpg.connect(shared_database)
-    await connection.execute(
-        "TRUNCATE clips, clip_events, clip_signals, clip_pgqueuer, workers, worker_failures RESTART IDENTITY"
-    )
-    await connection.execute("UPDATE monitor_lease SET holder = NULL, epoch = 0, expires_at = '-infinity'")
-    await connection.close()
-    return shared_database
+def database(emptied_database: str) -> str:
+    """Those of one file share one, emptied before each."""
+    return emptied_database
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,31 +48,18 @@ class ScriptedHands:
             raise
 
 
-@pytest.fixture(scope="module")
-def shared_database(postgres_server: Any, database_template: str) -> Iterator[str]:
-    """The address of a migrated database for the tests of one file."""
-    name = f"{postgres_server.prefix}_{secrets.token_hex(4)}"
-    asyncio.run(postgres_server.clone(database_template, name))
-    yield postgres_server.dsn(name)
-    asyncio.run(postgres_server.drop(name))
-
-
 @pytest.fixture
-async def owner(shared_database: str) -> AsyncIterator[asyncpg.Connection]:
+async def owner(emptied_database: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection of whoever migrated, on a database with nothing in it."""
-    connection = await asyncpg.connect(shared_database)
-    await connection.execute(
-        "TRUNCATE clips, clip_events, clip_signals, clip_pgqueuer, workers, worker_progress, worker_failures"
-    )
-    await connection.execute("UPDATE monitor_lease SET holder = NULL, epoch = 0, expires_at = '-infinity'")
+    connection = await asyncpg.connect(emptied_database)
     yield connection
     await connection.close()
 
 
 @pytest.fixture
-async def pool(shared_database: str, owner: asyncpg.Connection) -> AsyncIterator[asyncpg.Pool]:
+async def pool(emptied_database: str) -> AsyncIterator[asyncpg.Pool]:
     """The pool of a monitor or a worker: both act in the same role."""
-    pool = await create_pool(shared_database, "orchestrator_monitor", "test worker", max_size=12)
+    pool = await create_pool(emptied_database, "orchestrator_monitor", "test worker", max_size=12)
     yield pool
     await asyncio.wait_for(pool.close(), 10)
 
