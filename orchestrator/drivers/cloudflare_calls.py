@@ -36,7 +36,7 @@ from orchestrator.drivers.cloudflare_answers import (
 )
 from orchestrator.drivers.cloudflare_models import is_uid
 from orchestrator.drivers.errors import DriverError, TransientError
-from orchestrator.drivers.fencing import refuse_when_over
+from orchestrator.drivers.fencing import changing
 from orchestrator.drivers.rate_headers import retry_after_seconds
 
 log = structlog.get_logger(__name__)
@@ -141,11 +141,15 @@ class CloudflareCalls:
 
     async def _once(self, operation: Operation, request: _Request, call_class: CallClass) -> Answer:
         """One try: one place in the budget, one request."""
-        clock = asyncio.get_running_loop().time
-        asked_at = clock()
+        asked_at = asyncio.get_running_loop().time()
         await self._budget.take(call_class)
-        if operation.method != "GET":
-            refuse_when_over()
+        if operation.method == "GET":
+            return await self._sent(operation, request, call_class, asked_at)
+        with changing():
+            return await self._sent(operation, request, call_class, asked_at)
+
+    async def _sent(self, operation: Operation, request: _Request, call_class: CallClass, asked_at: float) -> Answer:
+        clock = asyncio.get_running_loop().time
         begun_at = clock()
         status, code, uid = "none", None, request.uid
         try:

@@ -19,7 +19,7 @@ import structlog
 
 from orchestrator.drivers.database import connection_of
 from orchestrator.drivers.errors import DriverError
-from orchestrator.drivers.fencing import fenced
+from orchestrator.drivers.fencing import Fence, fenced
 from orchestrator.monitor.batches import write_each
 from orchestrator.monitor.cancelling import is_being_cancelled
 from orchestrator.monitor.errors import LeadershipLost
@@ -36,6 +36,10 @@ log = structlog.get_logger(__name__)
 
 # Effects that wait for a place: two rounds' worth. Who finds no room asks again at the next look.
 MAX_WAITING = 1000
+
+# What a request that changes something at the provider gets to be answered in when its term ends. Most take less than
+# two seconds; the whole process may have no more than ten to stop in.
+ANSWER_SECONDS = 4.0
 
 # What one has seen is told only while one leads: what is true of a clip may be another's to see by then.
 _LEADER = "WITH leader AS MATERIALIZED (SELECT FROM monitor_lease WHERE holder = $1 AND epoch = $2 FOR SHARE)"
@@ -74,6 +78,7 @@ class EffectRunner:
         self._remaining_seconds = remaining_seconds
         self._is_closed = False
         self._running: dict[Key, asyncio.Task[None]] = {}
+        self._fences: dict[Key, Fence] = {}
         # Done, but what they reported may not be judged yet: a look at the old picture may not start them again.
         self._settling: dict[Key, float] = {}
         # In the order of their looks; without it a free place would stay empty until some clip is looked at again.
@@ -124,6 +129,7 @@ class EffectRunner:
                 self._waiting[key] = (pipeline, effect)
             return False
         self._waiting.pop(key, None)
+        self._fences[key] = Fence(self._refuse_when_over)
         task = asyncio.create_task(self._run(pipeline, effect, key), name=f"{key[2]} {effect.clip_id}")
         self._running[key] = task
         task.add_done_callback(lambda _: self._ended(key))
@@ -137,6 +143,7 @@ class EffectRunner:
     def _ended(self, key: Key) -> None:
         """Give the free place to the one that has waited longest for a place of its kind."""
         self._running.pop(key, None)
+        self._fences.pop(key, None)
         waiting = next((who for key_, who in self._waiting.items() if key_[2] == key[2]), None)
         if waiting is not None and not self._is_closed:
             self.start(*waiting)
@@ -160,17 +167,26 @@ class EffectRunner:
                 task.cancel()
 
     async def close(self) -> None:
-        """Cancel everything and wait until it has stopped; all of it resumes from its checkpoints."""
+        """Cancel everything and wait until it has stopped; all of it resumes from its checkpoints.
+
+        But for what has a request on its way that changes something: whoever leads next looks whether it was done, and
+        would ask for it a second time if it had not arrived by then.
+        """
         self._is_closed = True
-        tasks = list(self._running.values())
-        for task in tasks:
+        tasks = dict(self._running)
+        for key, task in tasks.items():
+            if not self._fences[key].is_passed:
+                task.cancel()
+        if tasks:
+            await asyncio.wait(tasks.values(), timeout=ANSWER_SECONDS)
+        for task in tasks.values():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
 
     async def _run(self, pipeline: str, effect: Effect, key: Key) -> None:
         name, began_at = effect_name(effect), self._clock()
         try:
-            with fenced(self._refuse_when_over):
+            with fenced(self._fences[key]):
                 done = await self._hands[pipeline].carry_out(effect, _Reports(self, pipeline, effect))
             await self._report(effect, done)
             self._settling[key] = asyncio.get_running_loop().time()

@@ -24,7 +24,7 @@ import asyncpg
 import structlog
 
 from orchestrator.drivers.errors import DatabaseAwayError, DriverError
-from orchestrator.drivers.fencing import fenced
+from orchestrator.drivers.fencing import Fence, fenced
 from orchestrator.monitor.cancelling import is_being_cancelled
 from orchestrator.monitor.problems import broken
 from orchestrator.pipelines.terms import Effect, Hands, Pipeline, Step, effect_name
@@ -214,7 +214,7 @@ class Worker:
             return
         log.info("a job begins", clip_id=step.clip_id, effect=step.effect)
         try:
-            with fenced(lambda: self._refuse_when_over(held)):
+            with fenced(Fence(lambda: self._refuse_when_over(held))):
                 done = await self._parts.hands[step.pipeline].carry_out(effect, _Reports(self._filing, held))
         except DriverError as problem:
             log.warning(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import random
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from house import LIMIT_SECONDS, STOP_SECONDS, House
-from house.background import in_background
 from house.checking import Findings, Ratchet, check_acknowledged, check_database, check_objects
 from house.cluster import make_cluster
 from house.fixtures import open_house
@@ -27,6 +25,7 @@ from house.outages import HEARD_SECONDS, HEARD_TRIES, RESUME_SECONDS, Moment, Sc
 from house.pooler import Pooler, find_pgbouncer, open_pooler
 from house.relay import BLACK_HOLE, RESET, UNTOUCHED, Treatment, Way
 from house.traffic import Asker, Doors
+from house.whole import digester, in_background
 
 from lanes.canaries import CANARIES
 from orchestrator.storage.migrations import migrate
@@ -113,7 +112,7 @@ async def test_work_resumes_by_itself_and_nothing_is_lost(
         with_hints, without = await _hear(scene)
         rows = await scene.rows()
         await check_database(rows, findings)
-        await check_objects(rows, _digester(scene), findings)
+        await check_objects(rows, digester(scene.house), findings)
         await check_acknowledged(rows, asker.acknowledged, findings)
         blamed = await rows.fetch("SELECT clip_id, at, details FROM clip_events WHERE kind = 'failed-try'")
         findings.claim(not blamed, f"tries were blamed on clips while the database was away: {blamed}")
@@ -514,11 +513,3 @@ async def _hear(scene: Scene) -> tuple[float, float]:
         seconds = [await until_heard(rows, clip_id, notify=notify) for _ in range(HEARD_TRIES)]
         both.append(sorted(seconds)[HEARD_TRIES // 2])
     return both[0], both[1]
-
-
-def _digester(scene: Scene) -> Callable[[str], Coroutine[Any, Any, tuple[str, int]]]:
-    async def digest(url: str) -> tuple[str, int]:
-        body = await scene.house.read(url)
-        return hashlib.sha256(body).hexdigest(), len(body)
-
-    return digest

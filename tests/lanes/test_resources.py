@@ -17,7 +17,6 @@ import aiohttp
 import asyncpg
 import pytest
 from house import House
-from house.background import in_background
 from house.checking import check_acknowledged, check_database
 from house.cluster import Server, make_cluster
 from house.limits import (
@@ -33,6 +32,7 @@ from house.limits import (
 )
 from house.outages import Moment, Scene, open_scene
 from house.traffic import Asker
+from house.whole import in_background
 
 from lanes.canaries import CANARIES
 from orchestrator.storage.pool import DATABASE_AWAY

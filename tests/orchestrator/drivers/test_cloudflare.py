@@ -22,7 +22,7 @@ from orchestrator.drivers.budget import BudgetSettings, CallClass, SharedCallBud
 from orchestrator.drivers.cloudflare import LIST_IDS_MAX, CloudflareSettings, CloudflareStream
 from orchestrator.drivers.cloudflare_models import DirectUpload, Download, DownloadState, Video, VideoState
 from orchestrator.drivers.errors import DriverError, PermanentError, TransientError
-from orchestrator.drivers.fencing import fenced
+from orchestrator.drivers.fencing import Fence, fenced
 
 TOKEN = "canary-0123456789-token"
 UID = "6b9e68b07dfee8cc2d116e4c51d6a957"
@@ -757,7 +757,7 @@ async def test_nothing_is_changed_for_whoever_may_not_any_more(script: Script) -
         raise LookupError("the term is over")
 
     async with script.stream() as stream:
-        with fenced(over):
+        with fenced(Fence(over)):
             for change in (
                 stream.copy_from_url(SIGNED_URL, "clip.1", {}),
                 stream.enable_download(UID),
@@ -769,6 +769,22 @@ async def test_nothing_is_changed_for_whoever_may_not_any_more(script: Script) -
             assert script.sent == []
             script.answers = [envelope({"uid": UID, "status": {"state": "ready"}})]
             assert await stream.get(UID) is not None
+
+
+async def test_whoever_asked_for_a_change_can_see_that_it_is_on_its_way(script: Script) -> None:
+    fence, seen = Fence(lambda: None), list[tuple[str, bool]]()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        seen.append((request.method, fence.is_passed))
+        return await envelope({"uid": UID, "status": {"state": "ready"}})(request)
+
+    script.answers = [answer]
+    async with script.stream() as stream:
+        with fenced(fence):
+            await stream.get(UID)
+            await stream.delete(UID)
+    assert seen == [("GET", False), ("DELETE", True)]
+    assert not fence.is_passed
 
 
 async def test_a_copy_names_its_source_and_its_mark(script: Script) -> None:

@@ -13,10 +13,12 @@ import asyncpg
 import pytest
 
 from orchestrator.drivers.errors import DATABASE_AWAY, PermanentError, TransientError
-from orchestrator.drivers.fencing import refuse_when_over
+from orchestrator.drivers.fencing import changing
+from orchestrator.monitor import effects
 from orchestrator.monitor.effects import EffectRunner
 from orchestrator.monitor.failures import DATABASE_WAIT, wait_after
 from orchestrator.monitor.leadership import Term
+from orchestrator.monitor.loop import STOP_SECONDS
 from orchestrator.pipelines import PIPELINES
 from orchestrator.pipelines.terms import Done, Effect, Pipeline, Reports, Step
 from orchestrator.storage.clips import Clip, read_clip
@@ -314,11 +316,11 @@ async def test_nothing_outside_is_changed_when_the_term_cannot_be_trusted_any_mo
     trusted, changed = [10.0], []
 
     async def script(effect: Effect, reports: Reports) -> Done:
-        refuse_when_over()
-        changed.append("in time")
+        with changing():
+            changed.append("in time")
         trusted[0] = -0.1
-        refuse_when_over()
-        changed.append("too late")
+        with changing():
+            changed.append("too late")
         return Done(details={"late": True})
 
     hands = {"stream": ScriptedHands(script)}
@@ -328,7 +330,8 @@ async def test_nothing_outside_is_changed_when_the_term_cannot_be_trusted_any_mo
     await ended(runner)
     assert changed == ["in time"]
     assert await the(owner) == before
-    refuse_when_over()  # nobody's effect: nothing to refuse
+    with changing():  # nobody's effect: nothing to refuse
+        pass
 
 
 async def test_progress_is_kept_while_it_runs_and_forgotten_afterwards(runner_for) -> None:
@@ -392,3 +395,58 @@ async def test_closing_stops_everything_and_counts_no_failure(
     await asyncio.wait_for(runner.close(), LIMIT_SECONDS)
     assert (await the(owner)).tries == 0
     assert await history("c") == []
+
+
+async def test_closing_lets_a_request_be_answered_that_is_on_its_way(
+    owner: asyncpg.Connection, runner_for, stand
+) -> None:
+    """Whoever leads next looks whether it was done: what has not arrived by then would be asked for twice."""
+    for clip_id in ("changes", "looks"):
+        await stand(clip_id, "mp4downloading")
+    answered, stopped = asyncio.Event(), asyncio.Event()
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        if effect.clip_id == "changes":
+            with changing():
+                await answered.wait()
+            return Done(details={"asked": True})
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return Done()
+
+    runner, hands, _ = runner_for(script)
+    runner.start("stream", Fetch("changes"))
+    runner.start("stream", Fetch("looks"))
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while len(hands.started) < 2:
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(runner.close())
+        await stopped.wait()
+        assert not closing.done()
+        answered.set()
+        await closing
+    assert (await the(owner, "changes")).processing_details["asked"]
+
+
+async def test_closing_does_not_wait_for_an_answer_for_ever(runner_for, stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effects, "ANSWER_SECONDS", 0.05)
+    await stand("c", "mp4downloading")
+    begun = asyncio.Event()
+
+    async def script(effect: Effect, reports: Reports) -> Done:
+        with changing():
+            begun.set()
+            await asyncio.Event().wait()
+        return Done()
+
+    runner, _, _ = runner_for(script)
+    runner.start("stream", Fetch())
+    await asyncio.wait_for(begun.wait(), LIMIT_SECONDS)
+    await asyncio.wait_for(runner.close(), LIMIT_SECONDS)
+    assert not runner._running
+
+
+def test_an_answer_may_take_no_longer_than_everything_has_to_stop_in() -> None:
+    assert effects.ANSWER_SECONDS < STOP_SECONDS

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from orchestrator.drivers.errors import DATABASE_AWAY, PermanentError, TransientError
-from orchestrator.drivers.fencing import refuse_when_over
+from orchestrator.drivers.fencing import changing
 from orchestrator.monitor.effects import EffectRunner
 from orchestrator.pipelines.stream.effects import TransferToBucket
 from orchestrator.pipelines.terms import Done, Effect, Reports, Step
@@ -222,13 +222,15 @@ async def test_what_cannot_be_renewed_is_stopped_before_another_may_take_it(
     now, refused = [100.0], asyncio.Event()
 
     async def script(effect: Effect, reports: Reports) -> Done:
-        refuse_when_over()
+        with changing():
+            pass
         try:
             await asyncio.Event().wait()
         finally:
             now[0] += HOLD_SECONDS
             try:
-                refuse_when_over()
+                with changing():
+                    pass
             except running.HoldLost:
                 refused.set()
         raise AssertionError
