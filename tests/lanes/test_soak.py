@@ -10,11 +10,13 @@ import secrets
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import asyncpg
 from house.checking import Findings, Ratchet, check_acknowledged, check_database, check_objects
 from house.observing import leader
 from house.supervising import Place
@@ -68,18 +70,22 @@ async def test_nothing_grows(
     samples: list[Sample] = []
     dead_tuples: list[int] = []
     clip_ids: list[str] = []
-    async with open_whole(database, house_directory, chance, CANARIES) as whole:
+    async with (
+        open_whole(database, house_directory, chance, CANARIES) as whole,
+        _watching(database) as rows,
+        _watching(database) as rows_of_leaders,
+    ):
         asker = Asker(whole.doors)
         everything = EventReader(whole.doors, Ratchet("all streams", findings))
         async with in_background(
-            _measure(whole, house_directory / "samples.csv", samples, dead_tuples),
+            _measure(whole, rows, house_directory / "samples.csv", samples, dead_tuples),
             _ask_for_ever(asker, clip_ids, chance),
             poll(whole.doors, clip_ids, Ratchet("a poller", findings), 0.5),
             everything.run(),
         ):
             ends_at = time.monotonic() + MINUTES * 60
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_have_led(whole, WATCHED[0]))
+                tasks.create_task(_have_led(whole, rows_of_leaders, WATCHED[0]))
                 tasks.create_task(_feed(whole, sample, clip_ids, ends_at))
                 tasks.create_task(_disturb(whole, chance, sometimes, ends_at))
             await _settle(whole)
@@ -110,15 +116,28 @@ async def test_nothing_grows(
         assert all(drift <= STEADY_WITHIN for drift in drifts.values()), drifts
 
 
+_WATCHING = "soak"
+
+
+@asynccontextmanager
+async def _watching(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection for one of those who look on; it is spared when all others are ended."""
+    connection = await asyncpg.connect(database, server_settings={"application_name": _WATCHING})
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 _STEADY = ("descriptors", "threads", "connections")
 
 
-async def _have_led(whole: Whole, name: str) -> None:
+async def _have_led(whole: Whole, rows: asyncpg.Connection, name: str) -> None:
     """Have that monitor lead while all warms up: a leader loads what a standby has no need of, and keeps it."""
     watched = next(place for place in whole.supervisor.places if place.name == name)
     async with asyncio.timeout(WARM_UP_MINUTES * 60):
         while True:
-            epoch, login = await leader(whole.house.rows)
+            epoch, login = await leader(rows)
             if login and watched.has_led(epoch):
                 return
             for place in whole.supervisor.places:
@@ -177,7 +196,8 @@ async def _do(whole: Whole, fault: str, chance: random.Random) -> None:
     if fault == "terminated connections":
         await whole.house.rows.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> $1",
+            _WATCHING,
         )
         return
     standing = [place for place in whole.supervisor.places if place.is_hittable and place.is_up]
@@ -198,16 +218,16 @@ async def _settle(whole: Whole) -> None:
             await asyncio.sleep(0.5)
 
 
-async def _measure(whole: Whole, file: Path, samples: list[Sample], dead_tuples: list[int]) -> None:
+async def _measure(
+    whole: Whole, rows: asyncpg.Connection, file: Path, samples: list[Sample], dead_tuples: list[int]
+) -> None:
     """Every process every few seconds, into *file* too."""
     started = time.monotonic()
     with file.open("w", newline="") as opened:
         out = csv.writer(opened)
         out.writerow([field.name for field in fields(Sample)])
         while True:
-            sessions = await whole.house.rows.fetch(
-                "SELECT usename, count(*) AS n FROM pg_stat_activity GROUP BY usename"
-            )
+            sessions = await rows.fetch("SELECT usename, count(*) AS n FROM pg_stat_activity GROUP BY usename")
             by_login = {row["usename"]: row["n"] for row in sessions}
             for place in whole.supervisor.places:
                 connections = by_login.get(whole.logins.login_of(place.name), 0)
@@ -216,7 +236,7 @@ async def _measure(whole: Whole, file: Path, samples: list[Sample], dead_tuples:
                     out.writerow(astuple(one))
             opened.flush()
             dead = "SELECT coalesce(max(n_dead_tup), 0) FROM pg_stat_user_tables WHERE schemaname = 'public'"
-            dead_tuples.append(int(await whole.house.rows.fetchval(dead)))
+            dead_tuples.append(int(await rows.fetchval(dead)))
             await asyncio.sleep(SAMPLE_SECONDS)
 
 
