@@ -125,6 +125,7 @@ class CloudflareCalls:
 
         Raises:
             TransientError, PermanentError: with the codes of `cloudflare_answers`, and `call_budget`.
+            DatabaseAwayError: the call could not be counted, and was not made.
 
         What changes something is refused, as `fencing` says, when whoever asked may not do so any more.
         """

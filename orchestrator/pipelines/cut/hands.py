@@ -112,9 +112,10 @@ class CutHands:
 
     async def tidy(self) -> Mapping[str, int]:
         """Remove uploads nobody has wanted for long, and what crashes have left. Raises as the drivers do."""
+        with told("what former jobs have left"):
+            left = await asyncio.to_thread(abandoned_jobs, self._workshop)
         async with connection_of(self._pool) as connection:
             forgotten = await forget_uploads(connection, timedelta(hours=self._tools.keep_hours))
-            left = await asyncio.to_thread(abandoned_jobs, self._workshop)
             over = await connection.fetch(_OVER, left)
         with told("what former jobs have left"):
             files = await asyncio.to_thread(forget_files, self._workshop, forgotten)

@@ -22,8 +22,8 @@ import structlog
 from orchestrator.drivers.budget import CallClass
 from orchestrator.drivers.cloudflare import CloudflareStream
 from orchestrator.drivers.cloudflare_models import Video, VideoState
+from orchestrator.drivers.database import connection_of
 from orchestrator.storage.clips import Clip, read_clip, read_clip_by_uid
-from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS
 from statusutils import COMPLETE, ERROR
 
 log = structlog.get_logger(__name__)
@@ -84,7 +84,7 @@ class GhostSweep:
         mark = mark_of(video)
         if mark is None or video.created_at is None or datetime.now(UTC) - video.created_at < GRACE:
             return False
-        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+        async with connection_of(self._pool) as connection:
             if await read_clip_by_uid(connection, video.uid) is not None:
                 return False
             clip = await read_clip(connection, mark[0])

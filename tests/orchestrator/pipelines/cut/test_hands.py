@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from orchestrator.drivers.errors import DriverError, PermanentError, TransientError
+from orchestrator.drivers.errors import DatabaseAwayError, DriverError, PermanentError, TransientError
 from orchestrator.drivers.probing import probe
 from orchestrator.pipelines.cut.effects import (
     AnalyzeVideo,
@@ -20,6 +20,7 @@ from orchestrator.pipelines.cut.effects import (
     CutClips,
     ExportClips,
     PrepareFile,
+    PublishClips,
 )
 from orchestrator.pipelines.cut.hands import CutHands, CutTools
 from orchestrator.pipelines.cut.ranges import Range
@@ -293,3 +294,12 @@ class TestAFullDisk:
         (small_disk / "other").unlink()
         await hands.carry_out(ExportClips("job", 1, 3), told)
         assert full.served("job", 3).exists()
+
+
+@pytest.mark.parametrize("what", [PrepareFile("job", 1, "a"), PublishClips("job", 1, "stream", "https://c/"), "tidy"])
+async def test_a_database_that_is_away_is_named_as_such(workshop: Workshop, ffmpeg: str, told: Any, what: Any) -> None:
+    """Any other failure would be counted as a try of the job."""
+    async with asyncpg.create_pool("postgresql://nobody@127.0.0.1:1/none", min_size=0) as pool:
+        hands = CutHands(CutTools(workshop, ffmpeg, max_cuts=1), pool)
+        with pytest.raises(DatabaseAwayError):
+            await (hands.tidy() if what == "tidy" else hands.carry_out(what, told))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from orchestrator.drivers.errors import TransientError
+from orchestrator.pipelines.cut import hands as hands_module
 from orchestrator.pipelines.cut.hands import CutHands
 from orchestrator.pipelines.cut.sweeping import OLD_SECONDS
 from orchestrator.pipelines.cut.workshop import Workshop
@@ -67,3 +70,15 @@ async def test_what_crashes_have_left_goes_after_a_day(
     assert (swept["unfinished_uploads"], swept["work_directories"]) == (3, 1)
     assert sorted(path.name for path in workshop.work.iterdir()) == ["running", "young"]
     assert [path.name for path in workshop.uploads.iterdir()] == ["c.tus"]
+
+
+async def test_a_disk_that_fails_is_not_taken_for_the_database(
+    hands: CutHands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Workshop) -> list[str]:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(hands_module, "abandoned_jobs", fails)
+    with pytest.raises(TransientError) as problem:
+        await hands.tidy()
+    assert problem.value.code == "disk"
