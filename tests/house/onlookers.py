@@ -24,31 +24,36 @@ _CALL_PAUSE_SECONDS = 0.2
 
 @dataclass
 class Readiness:
-    """Asks `/readyz` like a load balancer; *seen* has when (by the monotonic clock) and whether it was ready."""
+    """Asks `/readyz` like a load balancer; *seen* has when it asked, when it was told (by the monotonic clock), and
+    whether that was ready."""
 
     http: aiohttp.ClientSession
     address: str
-    seen: list[tuple[float, bool]] = field(default_factory=list)
+    seen: list[tuple[float, float, bool]] = field(default_factory=list)
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            at = time.monotonic()
+            asked_at = time.monotonic()
             try:
                 async with self.http.get(f"{self.address}/readyz", timeout=_PROBE_TIMEOUT) as answer:
-                    self.seen.append((at, answer.status == 200))
+                    is_ready = answer.status == 200
             except (aiohttp.ClientError, TimeoutError):
-                self.seen.append((at, False))
+                is_ready = False
+            self.seen.append((asked_at, time.monotonic(), is_ready))
             await asyncio.sleep(_PROBE_PAUSE_SECONDS)
 
     def was_red(self, since: float, until: float) -> bool:
-        """Whether anybody who asked in between was told that it is not ready."""
-        return any(not ready for at, ready in self.seen if since <= at <= until)
+        """Whether anybody was told in between, or asked in between and was told later, that it is not ready.
+
+        Who asked just before a fault and was told in the middle of it has learned of it.
+        """
+        return any(not ready for asked_at, told_at, ready in self.seen if told_at >= since and asked_at <= until)
 
     async def until_green(self, since: float, limit_seconds: float) -> float | None:
         """Seconds from *since* to the first word that it is ready; None when it takes longer."""
         while True:
-            green = next((at for at, ready in self.seen if ready and since <= at <= since + limit_seconds), None)
+            green = next((at for at, _, ready in self.seen if ready and since <= at <= since + limit_seconds), None)
             if green is not None:
                 return green - since
             if time.monotonic() > since + limit_seconds:
