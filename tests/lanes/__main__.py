@@ -63,8 +63,9 @@ def main() -> int:
     # What the lane that counts the faults goes by: lanes that ran another time prove nothing of this one.
     KEPT.mkdir(parents=True, exist_ok=True)
     (KEPT / "invocation.json").write_text(json.dumps([lane.name for lane in wanted]))
+    started = time.monotonic()
     results = _run_all(wanted, switches)
-    _summarize(results)
+    _summarize(results, time.monotonic() - started)
     return 0 if all(result.passed for result in results) else 1
 
 
@@ -195,7 +196,7 @@ def _line(result: Result) -> str:
     return f"{result.lane.name}: {'passed' if result.passed else 'FAILED'} in {result.seconds:.0f} s: {said}"
 
 
-def _summarize(results: list[Result]) -> None:
+def _summarize(results: list[Result], seconds: float) -> None:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -203,8 +204,9 @@ def _summarize(results: list[Result]) -> None:
     for result in results:
         print(f"  {_line(result)}")
     failed = [result.lane.name for result in results if not result.passed]
-    total = sum(result.seconds for result in results)
-    print(f"{len(results) - len(failed)} lanes passed, {total / 60:.1f} minutes of work", flush=True)
+    work = sum(result.seconds for result in results)
+    told = f"{work / 60:.1f} minutes of work in {seconds / 60:.1f} minutes on {os.cpu_count()} processors"
+    print(f"{len(results) - len(failed)} lanes passed, {told}", flush=True)
     if failed:
         print(f"failed; to repeat: python3 run.py lanes {' '.join(failed)}", flush=True)
 
