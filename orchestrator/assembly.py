@@ -25,6 +25,7 @@ from orchestrator.drivers.budget import BudgetSettings, SharedCallBudget
 from orchestrator.drivers.call_log import CallLog
 from orchestrator.drivers.cloudflare import CloudflareSettings, CloudflareStream
 from orchestrator.drivers.egress import EgressPolicy
+from orchestrator.memory import unused_memory_returned
 from orchestrator.pipelines.cut.plan import CUT_PIPELINE
 from orchestrator.pipelines.cut.workshop import Workshop
 from orchestrator.pipelines.terms import Hands, Pipeline
@@ -167,6 +168,7 @@ async def run_monitor(settings: Settings, stop: asyncio.Event) -> None:
         open_pool(settings, "orchestrator_monitor", "clip-orchestrator monitor") as (pool, role),
         DatabaseClock(pool).kept() as clock,
         open_hands(settings, pool, clock) as tools,
+        unused_memory_returned(),
     ):
         parts = MonitorParts(
             pool=pool,
@@ -189,6 +191,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         open_pool(settings, "orchestrator_monitor", "clip-orchestrator worker") as (pool, _),
         DatabaseClock(pool).kept() as clock,
         open_hands(settings, pool, clock) as tools,
+        unused_memory_returned(),
     ):
         parts = WorkerParts(
             pool=pool,
@@ -254,6 +257,7 @@ async def run_serve(settings: Settings, stop: asyncio.Event) -> None:
     async with (
         open_pool(settings, "orchestrator_api", "clip-orchestrator web") as (pool, role),
         open_stream(settings, pool) as stream,
+        unused_memory_returned(),
     ):
         await run_web(Services(settings, pool, stream, wake_through(pool), role), stop)
 
