@@ -26,6 +26,8 @@ SIMULATED = (
     "tests/simulation/*.py",
     "requirements/runtime.txt",
 )
+# What no world imports: what `dev` brings along, the command line, and the tests of the simulation.
+LEFT_OUT = ("orchestrator/local/[!_]*.py", "orchestrator/commands/**/*.py", "tests/simulation/test_*.py")
 
 
 @dataclass(slots=True)
@@ -140,9 +142,15 @@ def progress(tally: Tally, wanted: int, a_second: float) -> str:
 def state_of_code(root: Path) -> str:
     """What a simulation at *root* runs, as one word: the same as long as none of it changes, whatever is beside it."""
     state = hashlib.sha256()
-    for path in sorted(found for name in SIMULATED for found in root.glob(name)):
+    for path in sorted(simulated(root)):
         state.update(f"{path.relative_to(root)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return state.hexdigest()[:16]
+
+
+def simulated(root: Path) -> set[Path]:
+    """The files below *root* that have a part in what a seed comes to."""
+    wanted, not_wanted = ({path for name in names for path in root.glob(name)} for names in (SIMULATED, LEFT_OUT))
+    return wanted - not_wanted
 
 
 def _ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -9,16 +9,17 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import grimp
 import pytest
 
 from simulation.batch import Answer
 from simulation.tallies import (
     MORE,
     MOST_MORE,
-    SIMULATED,
     KeptTally,
     Tally,
     progress,
+    simulated,
     state_of_code,
     taken_up,
     until_met,
@@ -143,8 +144,9 @@ def test_other_code_is_told_by_its_text_and_what_is_not_simulated_is_left_out(tm
     (tmp_path / "signals" / "b.py").rename(tmp_path / "signals" / "c.py")
     renamed = state_of_code(tmp_path)
     assert len({first, changed, added, renamed}) == 4
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "a.py").write_text("3")
+    for name in ("docs", "orchestrator/local", "orchestrator/commands"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.py").write_text("3")
     assert state_of_code(tmp_path) == renamed
 
 
@@ -163,4 +165,23 @@ def test_everything_that_a_simulation_runs_is_part_of_the_state_of_the_code() ->
     loaded = {Path(line) for line in ran.stdout.splitlines() if line.startswith(f"{ROOT}/") and line.endswith(".py")}
     ours = {path for path in loaded if "site-packages" not in path.parts}
     assert ROOT / "tests" / "simulation" / "world.py" in ours
-    assert ours <= {path for name in SIMULATED for path in ROOT.glob(name)}
+    assert ours <= simulated(ROOT)
+
+
+def test_nothing_that_a_simulation_may_import_at_some_time_is_left_out_of_the_state_of_the_code() -> None:
+    graph = grimp.build_graph("simulation", "orchestrator", "signals", "statusutils", cache_dir=None)
+    imported, new = set[str](), {"simulation.batch"}
+    while new:
+        imported |= new
+        reached = {found for name in new for found in graph.find_upstream_modules(name)}
+        # To import a module is to run the packages around it, too.
+        new = (reached | {name.rpartition(".")[0] for name in imported | reached}) - imported - {""}
+    assert "orchestrator.monitor.loop" in imported
+    assert imported <= {_module_of(path) for path in simulated(ROOT) if path.suffix == ".py"}
+
+
+def _module_of(path: Path) -> str:
+    """The name under which the file at *path* is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    inside = parts[1:] if parts[0] == "tests" else parts
+    return ".".join(part for part in inside if part != "__init__")
