@@ -25,8 +25,8 @@ python3 run.py lanes kills outages     # these alone
 Each prints its figures, and a failure prints the seed, the commit and the command that repeats it. What the processes
 of a lane wrote stays in `build/lanes` until the next run. Lanes that need root, a model checker, a connection pooler, a
 shifted clock or a packet filter say so where there is none. Continuous integration (`.ci/run`) runs the suite and all
-lanes in their short form but `sometimes`, which judges what was met by chance. The worlds of its `simulation` are the
-same at every landing; `SIMULATION_FIRST_SEED` names others.
+lanes in their short form. The worlds of its `simulation` are the same at every landing; `SIMULATION_FIRST_SEED` names
+others.
 
 The long form of `simulation` (100,000 worlds, many hours) keeps what it has answered in
 `tests/simulation/long_run.json`, with the state of the code that it holds for. Started again, on whatever day or

@@ -50,6 +50,10 @@ OPTIONS = {
 SETTLE_SECONDS = 90.0
 # A clip a second keeps a dozen on their way, one at each status.
 CLIP_PAUSE_SECONDS = 1.0
+# Faults wait for a clip that is there until each of these was met: it stays for a fraction of a second, and one comes a
+# second, so that a few seconds find it.
+AIMED_AT = ("processing", "mp4downloading", "r2_uploading")
+AIM_SECONDS = 5.0
 # The sweep's second, three times.
 LOOKED_SECONDS = 3.0
 # Fewer than either process has in its pool, so that transactions of both meet all of them.
@@ -237,11 +241,24 @@ async def _beat(scene: Scene, amounts: Amounts, asker: Asker, sometimes: Sometim
     plan(amounts.resets, "reset", _reset_open, _reset_for_a_while, _cut, _reset_in_take_over)
     faults += [("failover", lambda: _fail_over(scene, asker))] * amounts.failovers
     scene.chance.shuffle(faults)
+    not_met = set(AIMED_AT)
     for name, strike in faults:
         await asyncio.sleep(scene.chance.uniform(0.2, 1.2))
-        for row in await (await scene.rows()).fetch("SELECT status, count(*) FROM clips GROUP BY status"):
-            sometimes.saw(name, row["status"])
+        for status in await _aim(scene, not_met):
+            sometimes.saw(name, status)
+            not_met.discard(status)
         await strike()
+
+
+async def _aim(scene: Scene, wanted: set[str]) -> set[str]:
+    """The statuses that clips are at: as soon as one is where it is *wanted*, or after a while."""
+    ends_at = time.monotonic() + AIM_SECONDS
+    rows = await scene.rows()
+    while True:
+        found = {row["status"] for row in await rows.fetch("SELECT DISTINCT status FROM clips")}
+        if not wanted or found & wanted or time.monotonic() > ends_at:
+            return found
+        await asyncio.sleep(0.01)
 
 
 async def _restart(scene: Scene) -> None:

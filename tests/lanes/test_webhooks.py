@@ -206,7 +206,7 @@ async def test_every_order_and_repetition_ends_alike(
         sometimes.saw("webhook reordered", "while judged")
     await _judged(house, at_once)
     sometimes.saw("webhook reordered", "before judged")
-    statuses = {row["status"] for row in await house.rows.fetch("SELECT DISTINCT status FROM clips")}
+    statuses = await _looked_at(house)
     assert statuses == {"processing"}, "hearsay was believed before the provider was looked at"
     house.stream.faults.clear()
     for clip in clips:
@@ -307,6 +307,16 @@ async def _judged(house: House, clips: list[dict[str, Any]]) -> None:
     ids = [clip["id"] for clip in clips]
     async with asyncio.timeout(60):
         while await house.rows.fetchval("SELECT count(*) FROM clip_signals WHERE clip_id = ANY($1)", ids):
+            await asyncio.sleep(0.02)
+
+
+async def _looked_at(house: House) -> set[str]:
+    """Where clips are once each of them has been looked at: what was heard of it is a reason to look, and no more."""
+    async with asyncio.timeout(60):
+        while True:
+            statuses = {row["status"] for row in await house.rows.fetch("SELECT DISTINCT status FROM clips")}
+            if not statuses & {"uploading", "queued"}:
+                return statuses
             await asyncio.sleep(0.02)
 
 
