@@ -50,6 +50,11 @@ class Readiness:
         """
         return any(not ready for asked_at, told_at, ready in self.seen if told_at >= since and asked_at <= until)
 
+    @property
+    def slowest_seconds(self) -> float:
+        """How long the slowest answer took."""
+        return max((told_at - asked_at for asked_at, told_at, _ in self.seen), default=0.0)
+
     async def until_green(self, since: float, limit_seconds: float) -> float | None:
         """Seconds from *since* to the first word that it is ready; None when it takes longer."""
         while True:

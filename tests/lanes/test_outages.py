@@ -131,6 +131,7 @@ async def test_work_resumes_by_itself_and_nothing_is_lost(
             acknowledged_signals=len(asker.acknowledged),
             refusals_told=caller.refusals,
             slowest_call=f"{caller.slowest_seconds:.1f} s",
+            slowest_word_of_readiness=f"{scene.readiness.slowest_seconds:.1f} s",
             streams_opened=scene.reader.connections + some.connections,
             heard_in=f"{with_hints:.2f} s with hints and {without:.2f} s without",
             seed=seed,
