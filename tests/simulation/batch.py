@@ -19,8 +19,9 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 _TESTS = Path(__file__).parents[1]
-# What killed processes of a run leave behind is never cleaned up, as it should be; about half a megabyte for each run.
-JOBS_OF_A_PROCESS = 1000
+# What killed processes of a run leave behind is never cleaned up, as it should be: about half a megabyte for each run,
+# which slows the later ones down. To start another process takes as long as four runs.
+JOBS_OF_A_PROCESS = 250
 
 
 @dataclass(slots=True)

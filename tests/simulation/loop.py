@@ -93,6 +93,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     #: Search for garbage after every so many runs; for processes of many short runs.
     collects_every = 1
+    #: What a search for garbage has left is not searched again: each would take longer than the one before.
+    lets_rest = False
     _buried = count(1)
 
     def __init__(self, seed: int, step_limit: int = STEP_LIMIT) -> None:
@@ -336,6 +338,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             del tasks
             if next(self._buried) % self.collects_every == 0:
                 gc.collect()
+                if self.lets_rest:
+                    gc.freeze()
         sys.unraisablehook = hook
 
     def _write_to_self(self) -> None:
@@ -346,13 +350,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
 
 def settle() -> None:
-    """Take what there is now out of every later search for garbage, search less often, and let the dead rest.
+    """Take what there is out of every later search for garbage, now and after each, search less often, and let the dead
+    rest.
 
     For processes that do nothing but simulate.
     """
     gc.collect()
     gc.freeze()
     SimulatedLoop.collects_every = 10
+    SimulatedLoop.lets_rest = True
     sys.unraisablehook = _unraisable
 
 
