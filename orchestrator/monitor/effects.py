@@ -166,22 +166,26 @@ class EffectRunner:
             if key[0] == clip_id and key not in keys:
                 task.cancel()
 
-    async def close(self) -> None:
+    async def close(self) -> bool:
         """Cancel everything and wait until it has stopped; all of it resumes from its checkpoints.
 
         But for what has a request on its way that changes something: whoever leads next looks whether it was done, and
-        would ask for it a second time if it had not arrived by then.
+        would ask for it a second time if it had not arrived by then. False when such a request was broken off: it may
+        arrive yet.
         """
         self._is_closed = True
         tasks = dict(self._running)
+        fences = [self._fences[key] for key in tasks]
         for key, task in tasks.items():
             if not self._fences[key].is_passed:
                 task.cancel()
         if tasks:
             await asyncio.wait(tasks.values(), timeout=ANSWER_SECONDS)
+        is_answered = not any(fence.is_passed for fence in fences)
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
+        return is_answered
 
     async def _run(self, pipeline: str, effect: Effect, key: Key) -> None:
         name, began_at = effect_name(effect), self._clock()

@@ -138,10 +138,15 @@ class Monitor:
             log.warning("the database went away; standing by", epoch=term.epoch, reasons=reasons)
             in_trouble = True
         finally:
-            with contextlib.suppress(*_DATABASE_TROUBLE):
-                await self._lease.release(term)
+            if turn.is_answered:
+                with contextlib.suppress(*_DATABASE_TROUBLE):
+                    await self._lease.release(term)
         log.info("no longer leading", epoch=term.epoch)
-        if in_trouble:
+        if not turn.is_answered:
+            # It may arrive yet, and nobody who looks before that may lead: neither another monitor nor this one.
+            log.warning("a request was broken off unanswered; the lease runs out by itself", epoch=term.epoch)
+            await _wait(stop, max(self._lease.remaining_seconds, 0.0))
+        elif in_trouble:
             await _wait(stop, TROUBLE_SECONDS)
 
 
@@ -160,6 +165,8 @@ class _Turn:
         unjudged = Pauses(parts.monotonic, judging.FIRST_PAUSE_SECONDS, judging.LONGEST_PAUSE_SECONDS)
         self._inbox = Inbox(limits, unjudged, self._drained)
         self._look_problem: BaseException | None = None
+        #: Whether every request of this term that changes something has been answered, once `run` has ended.
+        self.is_answered = False
         now = parts.monotonic()
         self._drained_at = now
         self._looked_at = now
@@ -190,7 +197,7 @@ class _Turn:
             await asyncio.gather(*self._looks, return_exceptions=True)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS):
-                    await self._runner.close()
+                    self.is_answered = await self._runner.close()
 
     def _tasks(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
         return {

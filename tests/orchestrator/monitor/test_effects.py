@@ -426,7 +426,7 @@ async def test_closing_lets_a_request_be_answered_that_is_on_its_way(
         await stopped.wait()
         assert not closing.done()
         answered.set()
-        await closing
+        assert await closing
     assert (await the(owner, "changes")).processing_details["asked"]
 
 
@@ -444,7 +444,7 @@ async def test_closing_does_not_wait_for_an_answer_for_ever(runner_for, stand, m
     runner, _, _ = runner_for(script)
     runner.start("stream", Fetch())
     await asyncio.wait_for(begun.wait(), LIMIT_SECONDS)
-    await asyncio.wait_for(runner.close(), LIMIT_SECONDS)
+    assert not await asyncio.wait_for(runner.close(), LIMIT_SECONDS), "it was broken off, and that has to be known"
     assert not runner._running
 
 

@@ -19,6 +19,8 @@ from structlog.testing import capture_logs
 
 from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video, VideoState
 from orchestrator.drivers.errors import TransientError
+from orchestrator.drivers.fencing import changing
+from orchestrator.monitor import effects
 from orchestrator.monitor import loop as loop_module
 from orchestrator.monitor.looking import read_due
 from orchestrator.monitor.loop import Monitor, MonitorParts, _wait
@@ -274,6 +276,32 @@ async def test_who_stops_gives_the_lease_up_at_once(database: str, api: asyncpg.
     async with monitor_on(database, ScriptedHands()):
         await until(api, "a", lambda clip: clip.status == "complete")
     assert await api.fetchval("SELECT expires_at < clock_timestamp() FROM monitor_lease")
+
+
+class UnansweredHands(ScriptedHands):
+    """Whose requests are never answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_asked = asyncio.Event()
+
+    async def carry_out(self, effect: Effect, reports: Reports) -> Done:
+        with changing():
+            self.has_asked.set()
+            await asyncio.Event().wait()
+        return Done()
+
+
+async def test_who_breaks_a_request_off_does_not_give_the_lease_up(
+    database: str, api: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may arrive yet: who leads next looks whether it was done, and would ask for it a second time."""
+    monkeypatch.setattr(effects, "ANSWER_SECONDS", 0.05)
+    await insert(api, "a")
+    hands = UnansweredHands()
+    async with monitor_on(database, hands), asyncio.timeout(LIMIT_SECONDS):
+        await hands.has_asked.wait()
+    assert await api.fetchval("SELECT expires_at > clock_timestamp() FROM monitor_lease")
 
 
 async def test_so_many_looks_at_once_and_no_more(
