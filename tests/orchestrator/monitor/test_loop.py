@@ -20,8 +20,9 @@ from structlog.testing import capture_logs
 from orchestrator.drivers.cloudflare_models import Download, DownloadState, Video, VideoState
 from orchestrator.drivers.errors import TransientError
 from orchestrator.drivers.fencing import changing
-from orchestrator.monitor import effects
+from orchestrator.monitor import effects, leadership
 from orchestrator.monitor import loop as loop_module
+from orchestrator.monitor.judging import drain
 from orchestrator.monitor.looking import read_due
 from orchestrator.monitor.loop import Monitor, MonitorParts, _wait
 from orchestrator.pipelines.limits import TRIES
@@ -302,6 +303,33 @@ async def test_who_breaks_a_request_off_does_not_give_the_lease_up(
     async with monitor_on(database, hands), asyncio.timeout(LIMIT_SECONDS):
         await hands.has_asked.wait()
     assert await api.fetchval("SELECT expires_at > clock_timestamp() FROM monitor_lease")
+
+
+async def test_who_has_broken_a_request_off_leads_again_only_when_the_lease_has_run_out(
+    database: str, api: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands = UnansweredHands()
+    faults = [ConnectionResetError]
+
+    async def drain_or_lose_the_database(*arguments: Any) -> list[Any]:
+        if hands.has_asked.is_set() and faults:
+            raise faults.pop()
+        return await drain(*arguments)
+
+    monkeypatch.setattr(loop_module, "drain", drain_or_lose_the_database)
+    monkeypatch.setattr(effects, "ANSWER_SECONDS", 0.05)
+    # Far longer than who has only lost its database waits before it leads again.
+    monkeypatch.setattr(leadership, "LEASE_SECONDS", 5.0)
+    await insert(api, "a")
+    lease = "SELECT epoch, expires_at, clock_timestamp() AS now FROM monitor_lease"
+    async with monitor_on(database, hands), asyncio.timeout(LIMIT_SECONDS):
+        await hands.has_asked.wait()
+        first = last = seen = await api.fetchrow(lease)
+        while seen["epoch"] == first["epoch"]:
+            last, seen = seen, await api.fetchrow(lease)
+            await asyncio.sleep(0.01)
+    # Its own clock of the lease began with the question, the database's with the answer.
+    assert last["expires_at"] - seen["now"] < timedelta(seconds=0.5)
 
 
 async def test_so_many_looks_at_once_and_no_more(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.storage import pool
+from orchestrator.web import health
+
 
 async def test_a_process_is_alive_also_when_its_database_rests(client, place):
     await place.services.pool.close()
@@ -24,6 +27,11 @@ async def test_it_is_not_ready_without_its_database(client, place):
     await place.services.pool.close()
     answer = await client.get("/readyz")
     assert (answer.status, (await answer.json())["code"]) == (503, "not-ready-yet")
+
+
+def test_a_probe_is_told_within_three_seconds_that_the_database_is_silent():
+    """What the question may take, and giving its connection back: most probes wait no longer."""
+    assert health._TIMEOUT_SECONDS + pool._RELEASE_SECONDS <= 3.0
 
 
 async def test_it_is_not_ready_on_a_database_that_takes_no_writes(client, place):
