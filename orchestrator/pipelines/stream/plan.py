@@ -70,8 +70,11 @@ EXPIRY_GRACE = timedelta(minutes=5)
 # The provider's answers lag behind its creates and copies, which open a status; before that a missing video is no
 # evidence.
 MISSING_GRACE = timedelta(seconds=60)
-# A failed or forgotten MP4 is asked for afresh twice; a third failure will not heal.
+# A failed MP4 is asked for afresh twice; a third failure will not heal.
 MP4_MAKES = 3
+# One that was taken and is not there is asked for once more: a reset of ours may have come late, and taken away what it
+# was not meant for (decision 0012).
+MP4_ASKS = MP4_MAKES + 1
 
 # What a transfer ends with when the MP4 is not at its address: a new attempt asks the provider for it again.
 _DEAD_ADDRESS = (
@@ -369,20 +372,21 @@ def _plan_mp4(case: _Case, seen: Seen) -> Plan:
 def _plan_mp4_failed(clip: Clip, now: datetime, details: Mapping[str, Any]) -> Plan:
     made = _makes(clip)
     if made >= MP4_MAKES or clip.cloudflare_uid is None:
-        return _failed(now, "mp4_failed", f"Cloudflare failed to make the MP4 {made} times")
+        return _failed(now, "mp4_failed", f"Cloudflare was asked for the MP4 {made} times and failed to make it")
     return _make_again(clip, clip.cloudflare_uid, now, details)
 
 
 def _plan_mp4_lost(clip: Clip, now: datetime, again: datetime, details: Mapping[str, Any]) -> Plan:
     """It was asked for, and the provider shows none: its answer may lag behind, or it has lost the request.
 
-    Each further request counts, so that a provider which takes them all and makes nothing is not asked for ever.
+    Each further request counts, whatever became of those before, so that a provider which takes them all and makes
+    nothing is not asked for ever.
     """
     if now - max(_asked_at(clip, now), clip.status_since) < MISSING_GRACE:
         return Plan(look_at=again, details=details)
     made = _makes(clip)
-    if made >= MP4_MAKES or clip.cloudflare_uid is None:
-        text = f"Cloudflare took the request for the MP4 {made} times and made none"
+    if made >= MP4_ASKS or clip.cloudflare_uid is None:
+        text = f"Cloudflare was asked for the MP4 {made} times and has none"
         return _failed(now, "mp4_lost", text, heals=True)
     return _make_again(clip, clip.cloudflare_uid, now, details)
 
