@@ -12,6 +12,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from orchestrator.beside import rounds_beside
+
 # A trim walks the free lists and takes a few milliseconds of the loop; holes grow by megabytes in ten minutes.
 TRIM_SECONDS = 60.0
 
@@ -23,18 +25,13 @@ async def unused_memory_returned(every_seconds: float = TRIM_SECONDS) -> AsyncIt
     if trim is None:
         yield
         return
-    task = asyncio.create_task(_again_and_again(trim, every_seconds), name="memory")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
-
-async def _again_and_again(trim: Callable[[int], int], every_seconds: float) -> None:
-    while True:
+    async def wait_and_trim() -> None:
         await asyncio.sleep(every_seconds)
         trim(0)
+
+    async with rounds_beside("memory", wait_and_trim):
+        yield
 
 
 def _find_trim() -> Callable[[int], int] | None:

@@ -16,7 +16,7 @@ from datetime import datetime
 import asyncpg
 import structlog
 
-from orchestrator.storage.beside import written_beside
+from orchestrator.beside import written_beside
 from orchestrator.storage.provider_calls import keep_calls
 
 log = structlog.get_logger(__name__)

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
+from orchestrator.beside import rounds_beside
 from orchestrator.storage.pool import ACQUIRE_TIMEOUT_SECONDS, DATABASE_AWAY
 
 # Two clocks drift apart by a millisecond in that time; a clock that was set is followed as soon.
@@ -48,15 +49,10 @@ class DatabaseClock:
     async def kept(self) -> AsyncIterator[DatabaseClock]:
         """The clock, set now and again and again until the block ends. Raises as the pool does."""
         await self.ask()
-        task = asyncio.create_task(self._keep(), name="database clock")
-        try:
+        async with rounds_beside("database clock", self._wait_and_ask):
             yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
-    async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(PERIOD_SECONDS)
-            with contextlib.suppress(*DATABASE_AWAY):  # the monotonic clock goes on meanwhile
-                await self.ask()
+    async def _wait_and_ask(self) -> None:
+        await asyncio.sleep(PERIOD_SECONDS)
+        with contextlib.suppress(*DATABASE_AWAY):  # the monotonic clock goes on meanwhile
+            await self.ask()

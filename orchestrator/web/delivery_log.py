@@ -18,8 +18,8 @@ import asyncpg
 import structlog
 from aiohttp import web
 
+from orchestrator.beside import written_beside
 from orchestrator.drivers.cloudflare_models import Video
-from orchestrator.storage.beside import written_beside
 from orchestrator.storage.deliveries import Outcome, Signature, count_refusals, forget_deliveries, keep_deliveries
 from orchestrator.web.redaction import body_to_keep, without_addresses
 from orchestrator.web.refusals import Seldom

@@ -91,10 +91,9 @@ def _nothing() -> None:
 class SimulatedLoop(asyncio.BaseEventLoop):
     """The loop of one run. *journal* holds what happened, one short line each; equal seeds make equal journals."""
 
-    #: Search for garbage after every so many runs; for processes of many short runs.
+    #: Search for garbage after every so many runs. Where they are many, what a search has left is not searched again:
+    #: each would take longer than the one before.
     collects_every = 1
-    #: What a search for garbage has left is not searched again: each would take longer than the one before.
-    lets_rest = False
     _buried = count(1)
 
     def __init__(self, seed: int, step_limit: int = STEP_LIMIT) -> None:
@@ -338,7 +337,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             del tasks
             if next(self._buried) % self.collects_every == 0:
                 gc.collect()
-                if self.lets_rest:
+                if self.collects_every > 1:
                     gc.freeze()
         sys.unraisablehook = hook
 
@@ -358,7 +357,6 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     SimulatedLoop.collects_every = 10
-    SimulatedLoop.lets_rest = True
     sys.unraisablehook = _unraisable
 
 

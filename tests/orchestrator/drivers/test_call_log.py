@@ -14,12 +14,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from orchestrator import beside
 from orchestrator.drivers import call_log
 from orchestrator.drivers.budget import CallClass
 from orchestrator.drivers.call_log import CallLog, CallNote
 from orchestrator.drivers.cloudflare import CloudflareSettings, CloudflareStream
 from orchestrator.drivers.errors import PermanentError, TransientError
-from orchestrator.storage import beside, provider_calls
+from orchestrator.storage import provider_calls
 from orchestrator.storage.provider_calls import read_calls
 
 

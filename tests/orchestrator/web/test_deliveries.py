@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
+from orchestrator import beside
 from orchestrator.drivers.cloudflare_models import parse_webhook_video
 from orchestrator.drivers.signatures import HEADER, sign
-from orchestrator.storage import beside
 from orchestrator.storage import deliveries as storage
 from orchestrator.storage.clips import read_clip
 from orchestrator.web import delivery_log
