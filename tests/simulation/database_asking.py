@@ -150,12 +150,6 @@ def read_events(session: Session, args: tuple[Any, ...]) -> Answer:
     return selected([_event_row(row) for row in rows if row["id"] > after][:limit])
 
 
-def pruned_before(session: Session, args: tuple[Any, ...]) -> Answer:
-    """Nothing is ever pruned here; a history that does not begin at the beginning was cut by hand."""
-    first = min(session.of_clip("clip_events", args[0]), key=itemgetter("id"), default=None)
-    return selected([] if first is None or first["kind"] == "created" else [Row(shape("nullif"), (None,))])
-
-
 def _event_row(row: Values) -> Row:
     values = [row[name] for name in _EVENT]
     values[6] = None if values[6] is None else float(values[6])

@@ -31,6 +31,7 @@ from simulation import database_cut as of_cut
 from simulation import database_looks as of_looks
 from simulation import database_monitor as of_monitor
 from simulation import database_notes as of_notes
+from simulation import database_pruning as of_pruning
 from simulation import database_steps as of_steps
 from simulation import database_stores as of_stores
 from simulation.database_rows import Row, shape
@@ -73,7 +74,9 @@ KNOWN: tuple[tuple[str, str, str, Handler], ...] = (
     ),
     ("read_source_url", "SELECT source_url FROM clips WHERE id = $1", "d958785447d8", of_monitor.read_source_url),
     ("read_events", _READ_EVENTS, "236185c58455", of_asking.read_events),
-    ("pruned_before", pruning._PRUNED_BEFORE, "397c53eed5d7", of_asking.pruned_before),
+    ("take_pruning", pruning._TAKE, "fab52c216cf8", of_pruning.take),
+    ("window_of_history", pruning._WINDOW, "8f9e29c82db0", of_pruning.window),
+    ("pruned_before", pruning._PRUNED_BEFORE, "397c53eed5d7", of_pruning.pruned_before),
     ("signal", asking._SIGNAL, "54b7ef83cd6e", of_asking.signal),
     ("signals_together", together._LEAVING_OUT, "84d1dda4c3a0", of_asking.signals_together),
     ("signals_waiting", together._WAITING, "cbe445bb7d7e", of_asking.signals_waiting),

@@ -158,8 +158,8 @@ class People:
         clip_id = self._world.clip_of(one.uid)
         self._world.chaos.saw("webhook", self._world.status_of(one.uid))
         status, _ = await self.call("POST", "/webhooks/cloudflare", one.body, dict(one.headers))
-        if status == 200 and clip_id is not None:
-            self.acknowledged.append((clip_id, "webhook", ""))
+        if status == 200:
+            self._webhook_was_taken(one.uid, clip_id)
         self._world.loop.tell(f"webhook about {one.uid}: {status}")
 
     async def forge(self, one: Happening) -> None:
@@ -175,9 +175,14 @@ class People:
         clip_id = self._world.clip_of(video.uid)
         signature = {"Webhook-Signature": f"time={at},sig1={digest}"}
         status, _ = await self.call("POST", "/webhooks/cloudflare", body, signature)
-        if status == 200 and clip_id is not None:
-            self.acknowledged.append((clip_id, "webhook", ""))
+        if status == 200:
+            self._webhook_was_taken(video.uid, clip_id)
         self._world.loop.tell(f"forged webhook about {video.uid}: {status}")
+
+    def _webhook_was_taken(self, uid: str, clip_id_before: str | None) -> None:
+        """It is in the history of the clip, unless a new attempt has left that video behind while it was on its way."""
+        if clip_id_before is not None and self._world.clip_of(uid) == clip_id_before:
+            self.acknowledged.append((clip_id_before, "webhook", ""))
 
     def _forged(self, video: SimulatedVideo) -> bytes:
         document = json.loads(self._world.stream.notification(video.uid).body)

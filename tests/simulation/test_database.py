@@ -20,6 +20,7 @@ from twins.machine import Run, machine_for
 from orchestrator.monitor.errors import LeadershipLost
 from orchestrator.monitor.judging import drain
 from orchestrator.monitor.leadership import Lease
+from orchestrator.storage import pruning
 from orchestrator.storage.clips import read_clip
 from orchestrator.storage.pool import DATABASE_AWAY, connect
 from orchestrator.web.creation import NewRow, insert_clip
@@ -255,6 +256,19 @@ async def test_a_stale_epoch_writes_nothing(simulated: SimulatedDatabase, clock:
     with pytest.raises(LeadershipLost):
         await drain(pool, old, clock)
     assert pending(simulated) == ["error"]
+
+
+async def test_whoever_prunes_history_walks_to_the_first_line_that_is_not_old(
+    simulated: SimulatedDatabase, clock: Clock
+) -> None:
+    await make(simulated, "a", "b")
+    is_old = clock.now
+    clock.now += timedelta(days=1)
+    await make(simulated, "c")
+    connection = await simulated.connect("monitor", PromptWire())
+    walked = await connection.fetchrow(pruning._WINDOW, 0, 10, clock.now)
+    assert [walked[name] for name in ("lines", "through", "at")] == [3, 2, is_old]
+    assert await pruning.prune_window(connection, is_old, pruning.Pruned()) == pruning.Pruned(is_done=True)
 
 
 async def test_a_pool_hands_out_no_more_than_it_has_and_none_that_is_dead(simulated: SimulatedDatabase) -> None:

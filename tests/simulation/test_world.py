@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from itertools import count
+
 import pytest
 
 from simulation.batch import run_jobs
 from simulation.crashing import Kill, run_crash
-from simulation.world import run_seed
+from simulation.database import UnknownStatement
+from simulation.scenarios import draw_scenario
+from simulation.world import World, run_seed
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -27,3 +32,24 @@ def test_a_monitor_killed_in_the_middle_is_succeeded() -> None:
     crashed = run_crash(Kill(300))
     assert crashed.killed == ["monitor-1#1"]
     assert crashed.violations == []
+
+
+def test_a_process_that_ends_at_an_unknown_statement_is_told_of_in_whatever_task_it_was() -> None:
+    world = World(draw_scenario(1))
+    run_web, starts = world.ground.run_web, count()
+
+    async def ends_once(stop: asyncio.Event) -> None:
+        if next(starts) == 0:
+            raise BaseExceptionGroup("of tasks", [UnknownStatement("SELECT 2")])
+        await run_web(stop)
+
+    world.ground.run_web = ends_once  # type: ignore[method-assign]
+    (said,) = world.run().violations
+    assert said.startswith("the simulation knows the program")
+    assert "SELECT 2" in said
+    assert next(starts) > 1, "it is started again"
+
+
+def test_a_notification_about_the_video_of_a_former_attempt_is_nobodys() -> None:
+    """The new attempt's video was the clip's when the web process looked, and the old one's when it was sent."""
+    assert run_seed(430823402).violations == []

@@ -386,6 +386,10 @@ class Process:
             ended = repr(problem)
             if not _is_stalled(problem):
                 world.checker.complain("a process ends for a known reason", f"{node.name}: {problem!r}")
+        except BaseExceptionGroup as problem:
+            # A task of a group met such a statement.
+            ended = repr(problem)
+            world.checker.complain("the simulation knows the program", f"{node.name}: {problem.exceptions!r}")
         loop.tell(f"{node.name} ended: {ended}")
         loop.after(0.0, self.kill)
         loop.after(world.scenario.restart_seconds, self.start_if_dead)
