@@ -65,6 +65,8 @@ class Checker:
         self._is_monitor = is_monitor
         self._epoch = 0
         self._leader: dict[int, str] = {}
+        #: When whom another one succeeded.
+        self.succeeded: list[tuple[datetime, str]] = []
         self._accepted_epoch: dict[str, int] = defaultdict(int)
         self._lines: Counter[str] = Counter()
         self.signals_taken = 0
@@ -104,6 +106,9 @@ class Checker:
             taken_over = after["holder"] != before["holder"]
             if taken_over and expires_at is not None and _is_later(expires_at, self._clock()):
                 self.complain("I3 a lease is taken only when it has run out", f"{done.node} took {after['epoch']}")
+            former = self.leader()
+            if former not in (None, done.node):
+                self.succeeded.append((self._clock(), former))
             self._leader[after["epoch"]] = done.node
         elif after["holder"] != before.get("holder"):
             self.complain("I3 a holder comes with an epoch", f"{done.node} in epoch {after['epoch']}")
