@@ -375,7 +375,7 @@ class SimulatedStream:
             video.mp4_enabled_at = self.now()
             video.mp4_makes += 1
         elif there[0] != "error":
-            video.mp4_repeats += 1
+            video.mp4_repeated_at.append(self.now())
         self._did("enable_download", video.uid)
         return accepted(downloads_object(video, self.now(), self.options.delivery_origin))
 

@@ -270,7 +270,7 @@ class Surroundings:
         assert not [call for call in self.stream.calls if call.limited], "the provider's limit was passed"
         videos = [*self.stream.videos.values(), *self.stream.gone.values()]
         if not self.mp4_may_be_asked_twice:
-            assert not sum(video.mp4_repeats for video in videos), "an MP4 was asked for although there was one"
+            assert not any(video.mp4_repeated_at for video in videos), "an MP4 was asked for although there was one"
         makers = [video.creator for video in videos]
         assert len(makers) == len(set(makers)), f"the same video was asked for twice: {makers}"
         await self.sweep()

@@ -81,9 +81,9 @@ class SimulatedVideo:
     received_bytes: int = 0
     max_duration_seconds: int | None = None
     mp4_enabled_at: datetime | None = None
-    #: MP4s begun, and thereof requests that began none because there was one already.
+    #: MP4s begun, and when it was asked for one though there was one already.
     mp4_makes: int = 0
-    mp4_repeats: int = 0
+    mp4_repeated_at: list[datetime] = field(default_factory=list)
     #: The versions of the file; the last one is served.
     files: list[bytes] = field(default_factory=list)
 
