@@ -140,7 +140,7 @@ class World:
         await monitor
         for task in (*beside, *coming):
             task.cancel()
-        self.seen.doubled = sum(video.mp4_repeats for video in self._videos.values())
+        self.seen.doubled = sum(len(video.mp4_repeated_at) for video in self._videos.values())
         self._take_calls()
 
     def _parts(self) -> MonitorParts:

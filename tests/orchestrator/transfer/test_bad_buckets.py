@@ -245,7 +245,16 @@ async def test_two_copies_of_one_clip_at_once_end_as_one(origin, source, store, 
     async def copy():
         return await copy_to_bucket(job, source, store, checkpoints, lambda _: None, limits)
 
-    first, second = await asyncio.gather(copy(), copy())
+    async def copy_as_the_engine_does():
+        try:
+            return await copy()
+        except TransientError as problem:
+            if problem.code != "transfer_superseded":
+                raise
+            # The other one had finished before this one could note a part: the next try finds what that has made.
+            return await copy()
+
+    first, second = await asyncio.gather(copy_as_the_engine_does(), copy_as_the_engine_does())
 
     assert (first.key, first.etag, first.size_bytes) == (second.key, second.etag, second.size_bytes)
     assert bucket.get(job.key) == origin.body
