@@ -23,7 +23,7 @@ async def test_a_round_that_breaks_is_told_of_and_the_next_one_comes(monkeypatch
         if rounds <= 2:
             raise ValueError(f"round {rounds}")
         has_gone_on.set()
-        await asyncio.sleep(0.001)
+        await asyncio.Event().wait()
 
     with capture_logs() as logs:
         async with asyncio.timeout(LIMIT_SECONDS), rounds_beside("something", breaks_twice):

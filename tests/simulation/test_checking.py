@@ -90,3 +90,13 @@ SIGNAL = {"clip_id": "c", "source": "api", "requested_status": "error", "insists
 )
 def test_a_broken_promise_is_seen(name: str, rows: list[Any], node: str) -> None:
     assert any(said.startswith(name) for said in complaints(*rows, node=node)), complaints(*rows, node=node)
+
+
+def test_who_was_succeeded_is_noted_and_who_took_its_own_lease_again_is_not() -> None:
+    truths: Any = SimpleNamespace(of_move=lambda *_: ())
+    checker = Checker(lambda: NOW, truths, lambda name: name.startswith("monitor"))
+    over = NOW - timedelta(seconds=1)
+    for epoch, node in enumerate(("monitor-1#1", "monitor-1#1", "monitor-2#1"), 1):
+        before = {"holder": f"of {node}", "epoch": epoch - 1, "expires_at": over}
+        checker.committed(Transaction(node, [("monitor_lease", before, {**before, "epoch": epoch})]))
+    assert checker.succeeded == [(NOW, "monitor-1#1")]
