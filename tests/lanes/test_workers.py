@@ -39,8 +39,9 @@ PART_BYTES = TransferLimits().part_floor_bytes
 FILE_BYTES = 20 * MIB
 SOURCE_BYTES_PER_SECOND = 3 * MIB
 PLACES = 2
-# More clips than places, so that throughput is what the workers make of it.
-UNFINISHED = len(WORKERS) * PLACES + 4
+# Throughput is what the workers make of it: none is idle while nobody leads, in which time each place is through with
+# two clips, nobody says that these are complete, and so no new ones come. Some more are on their way to the workers.
+UNFINISHED = 3 * len(WORKERS) * PLACES + 4
 # What is on its way when a process dies, and the first bytes of each start.
 SLACK_BYTES = 4 * MIB
 # The promise. Throughput is back when bytes flow at this share of what they did before, and a clip has come home.
