@@ -1,4 +1,4 @@
-"""What every test may ask for: a PostgreSQL server, and a freshly migrated database of its own.
+"""What every test may ask for: a PostgreSQL server, a freshly migrated database of its own, and connections to it.
 
 The server is our embedded one, without waiting for the disk; TEST_DATABASE_URL names another one to use instead, whose
 user may create databases and roles. With CI=true a skipped test is a failure: what CI does not run, it does not prove.
@@ -25,6 +25,7 @@ import pytest
 from orchestrator.drivers.ffmpeg import find_ffmpeg
 from orchestrator.local.postgres import EmbeddedPostgres, PostgresOptions
 from orchestrator.storage.migrations import migrate
+from orchestrator.storage.pool import connect
 
 # Copying files is several times quicker than writing the copy through the log, which is what 15 and newer do unasked.
 _FAST_COPY_VERSION = 150000
@@ -174,6 +175,22 @@ async def emptied_database(shared_database: str) -> str:
     await connection.execute("UPDATE monitor_lease SET holder = NULL, epoch = 0, expires_at = '-infinity'")
     await connection.close()
     return shared_database
+
+
+@pytest.fixture
+async def owner(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of whoever migrated: no role stands in its way, the trigger does."""
+    connection = await connect(database, None, "test owner")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def api(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection in the role of the web process."""
+    connection = await connect(database, "orchestrator_api", "test api")
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture

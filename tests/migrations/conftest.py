@@ -28,21 +28,6 @@ async def acting(database: str, role: str | None) -> AsyncIterator[asyncpg.Conne
 
 
 @pytest.fixture
-async def owner(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of whoever migrated: no role stands in its way, the trigger does."""
-    connection = await connect(database, None, "test owner")
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def api(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await connect(database, "orchestrator_api", "test api")
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def monitor(database: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await connect(database, "orchestrator_monitor", "test monitor")
     yield connection

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-import pytest
 
 from orchestrator.noticing import (
     MISTAKEN,
@@ -91,13 +90,6 @@ def cases() -> list[tuple[str, dict[str, Any], dict[str, list[str]]]]:
         ("not-deleted", {"status": "error", "details": {"delete_requested": False}}, {"attention": ["failed"]}),
         ("complete", {"status": "complete", "stood": 999 * hours, "details": problem(5)}, {}),
     ]
-
-
-@pytest.fixture
-async def owner(database: str):
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 async def found(connection: asyncpg.Connection, view: str) -> dict[str, list[str]]:

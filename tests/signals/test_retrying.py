@@ -8,13 +8,6 @@ import pytest
 from signals import DetailsNotAccepted, Retry, signal_retries
 
 
-@pytest.fixture
-async def owner(database: str):
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
 async def put(owner: asyncpg.Connection, name: str, status: str = "error", attempt: int = 1, pending: int = 0) -> Retry:
     await owner.execute("SET session_replication_role = replica")
     await owner.execute(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,9 +11,7 @@ import asyncpg
 import pytest
 import structlog
 
-from orchestrator.monitor.leadership import Lease, Term
 from orchestrator.storage.clips import Clip
-from orchestrator.storage.pool import connect, create_pool
 from statusutils import ERROR, STREAM
 
 
@@ -32,37 +28,6 @@ def plain_tracebacks() -> Iterator[None]:
 def database(emptied_database: str) -> str:
     """Those of one file share one, emptied before each."""
     return emptied_database
-
-
-@pytest.fixture
-async def owner(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of whoever migrated."""
-    connection = await connect(database, None, "test owner")
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def api(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await connect(database, "orchestrator_api", "test api")
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
-    """The monitor's pool."""
-    pool = await create_pool(database, "orchestrator_monitor", "test monitor", max_size=8)
-    yield pool
-    await asyncio.wait_for(pool.close(), 10)
-
-
-@pytest.fixture
-async def term(pool: asyncpg.Pool) -> Term:
-    """The term of a leader, as long as a lease lasts."""
-    term = await Lease(pool, time.monotonic).take()
-    assert term is not None
-    return term
 
 
 @pytest.fixture

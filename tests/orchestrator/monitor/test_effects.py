@@ -225,7 +225,7 @@ async def test_a_fault_of_ours_counts_as_a_failed_try(
 
 _END_WHO_WAITS = """
 SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity
- WHERE application_name = 'test monitor' AND wait_event_type = 'Lock'
+ WHERE application_name = 'test pool' AND wait_event_type = 'Lock'
 """
 
 

@@ -138,13 +138,6 @@ async def monitor_on(
         await pool.close()
 
 
-@pytest.fixture
-async def api(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await connect(database, "orchestrator_api", "test api")
-    yield connection
-    await connection.close()
-
-
 async def insert(api: asyncpg.Connection, clip_id: str) -> None:
     await api.execute("INSERT INTO clips (id, cloudflare_uid) VALUES ($1, $2)", clip_id, f"uid{clip_id}")
 

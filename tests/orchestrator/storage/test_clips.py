@@ -5,17 +5,8 @@ from __future__ import annotations
 from datetime import UTC
 
 import asyncpg
-import pytest
 
 from orchestrator.storage.clips import COLUMNS, Clip, read_clip, read_clip_by_uid, read_events
-from orchestrator.storage.pool import connect
-
-
-@pytest.fixture
-async def api(database: str):
-    connection = await connect(database, "orchestrator_api", "test")
-    yield connection
-    await connection.close()
 
 
 async def test_a_clip_is_read_by_its_id_and_by_its_uid(api: asyncpg.Connection) -> None:

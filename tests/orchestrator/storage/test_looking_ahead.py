@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import asyncpg
-import pytest
 
 from orchestrator.storage.provider_asks import KEPT_FOR, forget_asks, note_first_ask
 from orchestrator.storage.timing import read_arrivals, stays_of
-
-
-@pytest.fixture
-async def owner(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 async def test_only_the_first_note_is_the_first(owner: asyncpg.Connection, database: str) -> None:

@@ -13,11 +13,10 @@ import asyncpg
 import pytest
 
 from orchestrator.monitor.effects import EffectRunner
-from orchestrator.monitor.leadership import Lease, Term
+from orchestrator.monitor.leadership import Term
 from orchestrator.pipelines import PIPELINES
 from orchestrator.pipelines.stream.effects import TransferToBucket
 from orchestrator.pipelines.terms import Done, Effect, Reports, effect_name
-from orchestrator.storage.pool import create_pool
 from orchestrator.worker.running import Worker, WorkerParts
 from statusutils import STREAM
 
@@ -49,26 +48,9 @@ class ScriptedHands:
 
 
 @pytest.fixture
-async def owner(emptied_database: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of whoever migrated, on a database with nothing in it."""
-    connection = await asyncpg.connect(emptied_database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def pool(emptied_database: str) -> AsyncIterator[asyncpg.Pool]:
-    """The pool of a monitor or a worker: both act in the same role."""
-    pool = await create_pool(emptied_database, "orchestrator_monitor", "test worker", max_size=12)
-    yield pool
-    await asyncio.wait_for(pool.close(), 10)
-
-
-@pytest.fixture
-async def term(pool: asyncpg.Pool) -> Term:
-    term = await Lease(pool, time.monotonic).take()
-    assert term is not None
-    return term
+def database(emptied_database: str) -> str:
+    """Those of one file share one, emptied before each."""
+    return emptied_database
 
 
 @pytest.fixture

@@ -141,7 +141,7 @@ async def test_a_failure_is_left_for_the_leader_to_judge(
 
 _END_WHO_WAITS = """
 SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity
- WHERE application_name = 'test worker' AND wait_event_type = 'Lock'
+ WHERE application_name = 'test pool' AND wait_event_type = 'Lock'
 """
 
 

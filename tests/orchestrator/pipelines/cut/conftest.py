@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import pytest
 from orchestrator.pipelines.cut.hands import CutHands, CutTools
 from orchestrator.pipelines.cut.workshop import Workshop
 from orchestrator.pipelines.terms import Step
-from orchestrator.storage.pool import create_pool
 
 
 class Told:
@@ -50,13 +49,6 @@ def workshop(tmp_path: Path) -> Workshop:
     for name in ("uploads", "work", "outputs"):
         (tmp_path / name).mkdir()
     return Workshop(tmp_path / "uploads", tmp_path / "work", tmp_path / "outputs")
-
-
-@pytest.fixture
-async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
-    pool = await create_pool(database, "orchestrator_monitor", "test cut")
-    yield pool
-    await pool.close()
 
 
 @pytest.fixture

@@ -27,13 +27,6 @@ def _make(path: Path, *, old: bool) -> None:
         os.utime(path.parent, (then, then))
 
 
-@pytest.fixture
-async def owner(database: str) -> Any:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
 async def test_uploads_nobody_wants_go_and_those_of_running_jobs_stay(
     hands: CutHands, workshop: Workshop, stored: Any, owner: asyncpg.Connection, tmp_path: Path
 ) -> None:

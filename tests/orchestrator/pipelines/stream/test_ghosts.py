@@ -16,7 +16,6 @@ from orchestrator.drivers.cloudflare_models import Video, VideoPage, VideoState
 from orchestrator.drivers.errors import TransientError
 from orchestrator.pipelines.stream import ghosts
 from orchestrator.pipelines.stream.ghosts import GRACE, PAGES, REMOVED_AT_ONCE, GhostSweep, mark_of
-from orchestrator.storage.pool import create_pool
 
 NOW = datetime.now(UTC)
 OLD = NOW - GRACE - timedelta(hours=1)
@@ -48,13 +47,6 @@ class Library:
 
 def video(uid: str, creator: str | None, created_at: datetime | None = OLD, **more: Any) -> Video:
     return Video(uid, more.pop("state", VideoState.READY), created_at=created_at, creator=creator, **more)
-
-
-@pytest.fixture
-async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
-    pool = await create_pool(database, "orchestrator_monitor", "test monitor")
-    yield pool
-    await pool.close()
 
 
 @pytest.fixture
