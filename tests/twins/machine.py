@@ -310,6 +310,14 @@ class Twins(RuleBasedStateMachine):
         if not self.depth[who]:
             self.both("merge report", steps.merge_report(who, clip, attempt, doc))
 
+    @rule(who=leading)
+    def prune(self, who: str) -> None:
+        self._with_the_lease("prune", who, steps.prune(who))
+
+    @rule(who=leading, lines=st.sampled_from([1, 5, 1_000]), before=st.sampled_from([steps.LONG_AGO, steps.LONG_AFTER]))
+    def walk(self, who: str, lines: int, before: datetime) -> None:
+        self.both("walk", steps.walk(who, lines, before))
+
     def _with_the_lease(self, name: str, who: str, do: Do) -> None:
         """As the program does it, by itself: who waits for whom else would be up to the planner."""
         if not self.depth[who]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -24,6 +24,7 @@ from orchestrator.monitor.looking import read_due, to_move
 from orchestrator.monitor.ticking import Told, write_progress
 from orchestrator.pipelines import pipeline_for
 from orchestrator.pipelines.terms import Plan, Step
+from orchestrator.storage import pruning
 from orchestrator.storage.clips import read_clip, read_clip_by_uid, read_events, read_standings, read_versions
 from orchestrator.web import creation
 from signals import (
@@ -40,6 +41,8 @@ from twins.sides import OnePool, Side
 
 # Longer than any run of the machine: a lease ends here when a step says so.
 LEASE_SECONDS = 3600.0
+# Before and after whatever is written in a run.
+LONG_AGO, LONG_AFTER = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
 Do = Callable[[Side], Awaitable[Any]]
 
@@ -227,6 +230,21 @@ def read(session: str, clip_id: str, uid: str) -> Do:
             [(one.requested_status, one.attempt, one.source) for one in pending],
             sorted(one.id for one in due),
         )
+
+    return do
+
+
+def prune(session: str) -> Do:
+    """As a leader does who finds nothing old: what is old enough to go is beyond a simulated run."""
+    return lambda side: pruning.prune_window(side.sessions[session], LONG_AGO, pruning.Pruned())
+
+
+def walk(session: str, lines: int, before: datetime) -> Do:
+    """What a window of so many lines holds; its numbers and moments are each database's own."""
+
+    async def do(side: Side) -> Any:
+        found = await side.sessions[session].fetchrow(pruning._WINDOW, 0, lines, before)
+        return found["lines"], found["through"] is None, found["at"] is None
 
     return do
 
