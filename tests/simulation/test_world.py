@@ -50,6 +50,15 @@ def test_a_process_that_ends_at_an_unknown_statement_is_told_of_in_whatever_task
     assert next(starts) > 1, "it is started again"
 
 
-def test_a_notification_about_the_video_of_a_former_attempt_is_nobodys() -> None:
-    """The new attempt's video was the clip's when the web process looked, and the old one's when it was sent."""
-    assert run_seed(430823402).violations == []
+@pytest.mark.parametrize(
+    ("clip_before", "is_expected"),
+    [("c", True), ("former", False), (None, False)],
+    ids=["its", "left-behind", "nobodys"],
+)
+def test_a_notification_is_expected_in_the_history_of_the_clip_whose_video_it_was_all_along(
+    clip_before: str | None, is_expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(draw_scenario(1))
+    monkeypatch.setattr(world, "clip_of", lambda uid: "c")
+    world.people._webhook_was_taken("u", clip_before)
+    assert world.people.acknowledged == ([("c", "webhook", "")] if is_expected else [])
