@@ -291,6 +291,8 @@ def _moved(session: Session, row: Values, move: Values, epoch: int) -> Values:
         "look_at": _look_at(row["look_at"], move),
         "pending": max(row["pending"] - move["judged"], 0),
         "processing_details": _document(row, move),
+        # By this the law knows the engine where nothing but the document changes.
+        "version": row["version"] + 1,
     }
     if not stands:
         new["status_since"] = session.now()

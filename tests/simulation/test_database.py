@@ -303,6 +303,17 @@ def test_it_does_what_postgresql_does(run: Run) -> None:
     assert run.steps > 100
 
 
+def test_the_engine_may_fill_a_document_even_where_it_changes_nothing_else(run: Run) -> None:
+    twins = machine_for(run)()
+    twins.begin(bare=False)
+    twins.move_all(who="first", status="uploading")
+    full = {"note": "x" * 30_000, "other": "x" * 30_000}
+    twins.report(who="first", clip="a", attempt=1, status="uploading", doc=full)
+    twins.judge(who="first")
+    (written,) = [clip for clip in twins.before["clips"] if clip["id"] == "a"]
+    assert full.items() <= written["processing_details"].items()
+
+
 _numbers = st.one_of(st.integers(-(10**40), 10**40), st.sampled_from([0.5, 10.25, 1e-7, 123456.789, -0.001]))
 _scalars = st.one_of(st.none(), st.booleans(), _numbers, st.text(st.characters(codec="utf-8", exclude_characters="\0")))
 _documents = st.recursive(
