@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -22,12 +21,10 @@ from signals import (
 
 
 @pytest.fixture
-async def owner(database: str) -> AsyncIterator[asyncpg.Connection]:
+async def owner(owner: asyncpg.Connection) -> asyncpg.Connection:
     """Sees and may do everything; clips 'a' and 'b' are there, 'b' with a video."""
-    connection = await asyncpg.connect(database)
-    await connection.execute("INSERT INTO clips (id, cloudflare_uid) VALUES ('a', NULL), ('b', 'ub')")
-    yield connection
-    await connection.close()
+    await owner.execute("INSERT INTO clips (id, cloudflare_uid) VALUES ('a', NULL), ('b', 'ub')")
+    return owner
 
 
 def signal(clip_id: str, status: str = "queued", **more: object) -> Signal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +10,6 @@ import asyncpg
 import pytest
 
 from orchestrator.storage import pruning
-from orchestrator.storage.pool import create_pool
 from orchestrator.storage.pruning import count_window, prune_window, read_pruned_before, walk_history
 
 KEEP = timedelta(days=30)
@@ -23,23 +21,18 @@ _LINE = "INSERT INTO clip_events (clip_id, at, kind, attempt, to_status, source)
 
 
 @pytest.fixture
-async def owner(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    await connection.execute("TRUNCATE transfers, transfer_parts")
-    await connection.execute(
-        "UPDATE history_pruning SET pruned_through = 0, pruned_before = '-infinity', pruned_lines = 0"
-    )
-    yield connection
-    await connection.close()
+async def owner(owner: asyncpg.Connection) -> asyncpg.Connection:
+    """With nothing pruned yet."""
+    await owner.execute("TRUNCATE transfers, transfer_parts")
+    await owner.execute("UPDATE history_pruning SET pruned_through = 0, pruned_before = '-infinity', pruned_lines = 0")
+    return owner
 
 
 @pytest.fixture
-async def pool(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
+def pool(pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch) -> asyncpg.Pool:
     """In the monitor's role, and without a rest in between."""
     monkeypatch.setattr(pruning, "REST_TIMES", 0.0)
-    pool = await create_pool(database, "orchestrator_monitor", "test prune", max_size=4)
-    yield pool
-    await pool.close()
+    return pool
 
 
 async def history(owner: asyncpg.Connection, clip_id: str, status: str, *lines: tuple[float, str, str]) -> None:
