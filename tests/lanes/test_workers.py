@@ -180,10 +180,12 @@ async def _kill(fleet: Fleet, name: str, sometimes: Sometimes) -> None:
         await fleet.in_the_midst(place)
     epoch, login = await leader(fleet.rows)
     role = "leader" if login and place.has_led(epoch) else place.command
-    rate, completed = fleet.rate(8.0), await fleet.completed()
+    rate = fleet.rate(8.0)
     fleet.supervisor.kill(place)
+    killed_at = time.monotonic()
     sometimes.saw("SIGKILL", role)
-    await fleet.until_back(name, time.monotonic(), rate, completed)
+    # Counted when it is dead: what it had just completed is no sign of its successor.
+    await fleet.until_back(name, killed_at, rate, await fleet.completed())
     async with asyncio.timeout(60):
         while place.process is None or place.process.poll() is not None or not place.is_up:
             await asyncio.sleep(0.1)
